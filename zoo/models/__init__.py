@@ -1,0 +1,34 @@
+"""The registered families: baselines first, then efficient networks by year, then yardsticks.
+
+Importing a family's module registers its models.
+"""
+
+from zoo.models import (  # isort: skip
+    lenet,
+    alexnet,
+    vgg,
+    nin,
+    squeezenet,
+    mobilenetv1,
+    mobilenetv2,
+    googlenet,
+    inception_v2,
+    inception_v3,
+    xception,
+    resnet,
+)
+
+__all__ = [
+    "alexnet",
+    "googlenet",
+    "inception_v2",
+    "inception_v3",
+    "lenet",
+    "mobilenetv1",
+    "mobilenetv2",
+    "nin",
+    "resnet",
+    "squeezenet",
+    "vgg",
+    "xception",
+]
