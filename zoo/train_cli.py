@@ -1,0 +1,200 @@
+"""`python train.py` and `zoo train`: parse, build, fit, save.
+
+    python train.py squeezenet1_1 --dataset cifar10
+    python train.py lenet5 --dataset mnist --set lr=0.05 --set epochs=20 --seed 1
+    python train.py --resume runs/train/1-lenet5-mnist
+    torchrun --nproc-per-node 2 train.py lenet5 --dataset mnist
+"""
+
+import argparse
+import dataclasses
+import difflib
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from zoo import recipes, runs
+from zoo.create import create_model
+from zoo.data import describe, load_dataset, split_validation
+from zoo.errors import CheckpointError, RecipeError, UnknownNameError, ZooError
+from zoo.recipes import Recipe
+from zoo.training.distributed import processes
+from zoo.training.loop import Run, fit
+
+# What a resumed run may be given anew: how it is computed and for how long, never what is computed.
+_FREE = ("device", "threads", "compile", "max_minutes", "checkpoint_seconds", "tensorboard")
+_PLAIN_DEFAULTS: dict[str, Any] = {
+    "seed": 0,
+    "tag": "",
+    "valid_images": None,
+    "device": None,
+    "threads": None,
+    "compile": False,
+    "max_minutes": None,
+    "checkpoint_seconds": 60.0,
+    "tensorboard": False,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; exit status 0, or 2 for wrong use. A run stopped by a signal leaves with 128 + its number."""
+    try:
+        given = _parse(list(sys.argv[1:] if arguments is None else arguments))
+        return _train(given)
+    except ZooError as error:
+        print(f"zoo: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno is None:
+            raise
+        print(f"zoo: error: {error.strerror} ({error.filename or 'while writing the run'}); "
+              "the last checkpoint is intact, go on with --resume.", file=sys.stderr)  # fmt: skip
+        return 1
+
+
+def _train(given: dict[str, Any]) -> int:
+    resumed: Path | None = given.pop("resume", None)
+    options = _options(given, resumed)
+    device = torch.device(options["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
+    recipe = _recipe(options, resumed)
+    with processes(device) as team:
+        say = _say if team.is_main else _silent
+        say(f"python {platform.python_version()}, torch {torch.__version__}, {runs.device_name(device)}, "
+            f"{torch.get_num_threads()} threads, {team.count} {'process' if team.count == 1 else 'processes'}")  # fmt: skip
+        command = _command(options, recipe)
+        say(command)
+        train = load_dataset(options["dataset"], "train")
+        say(describe(options["dataset"]))
+        torch.manual_seed(options["seed"])
+        model = create_model(options["model"], dataset=options["dataset"])
+        valid_images = len(train) // 10 if options["valid_images"] is None else options["valid_images"]
+        valid = None
+        if valid_images:
+            train, valid = split_validation(train, valid_images, options["seed"])
+        if resumed is not None:
+            folder = resumed
+        else:
+            folder = Path(team.same_text(str(runs.new_folder(options["model"], options["dataset"])) if team.is_main else ""))
+        if team.is_main:
+            runs.write_run(folder, options, recipe, command)
+        say(f"run folder: {folder}")
+        run = fit(
+            model,
+            train,
+            valid,
+            recipe,
+            seed=options["seed"],
+            device=device,
+            out_dir=folder,
+            resume=resumed is not None,
+            max_minutes=options["max_minutes"],
+            compile=options["compile"],
+            checkpoint_seconds=options["checkpoint_seconds"],
+            tensorboard=options["tensorboard"],
+            spoken=True,
+        )
+        if team.is_main and run.stopped is None:
+            runs.finish(folder, model, run, options, recipe, command, train, say)
+        say(f"run folder: {folder}" if run.stopped is None else f"go on with: python train.py --resume {folder}")
+    return _status(run)
+
+
+def _status(run: Run) -> int:
+    return {None: 0, "max_minutes": 0, "SIGINT": 130, "SIGTERM": 143}[run.stopped]
+
+
+def _options(given: dict[str, Any], resumed: Path | None) -> dict[str, Any]:
+    """All options in force: those given, else those of the resumed run, else the defaults."""
+    if resumed is None:
+        for needed, hint in (("model", "zoo list"), ("dataset", "zoo data")):
+            if needed not in given:
+                raise RecipeError(f"no {needed} was given; `{hint}` prints what there is, `--help` how to write it.")
+        return {"recipe": None, "settings": [], **_PLAIN_DEFAULTS, **given}
+    stored: dict[str, Any] = runs.read_run(resumed)["options"]
+    for name, value in given.items():
+        if name == "settings" and all(setting.startswith("epochs=") for setting in value):
+            continue
+        if name not in _FREE and stored[name] != value:
+            raise CheckpointError(
+                f"{resumed} was begun with {name.replace('_', '-')}={stored[name]!r}, and {value!r} was given now; "
+                "leave it out, or start a new run."
+            )
+    return {**stored, **{name: value for name, value in given.items() if name in (*_FREE, "settings")}}
+
+
+def _recipe(options: dict[str, Any], resumed: Path | None) -> Recipe:
+    """The recipe in force; a resumed run keeps its own, of which only the epochs may be raised."""
+    if resumed is not None:
+        stored = recipes.from_dict(runs.read_run(resumed)["recipe"])
+        return recipes.override(stored, [s for s in options["settings"] if s.startswith("epochs=")])
+    named = options["recipe"]
+    recipe = recipes.get_recipe(named) if named else recipes.default_recipe(options["model"], options["dataset"])
+    return recipes.override(recipe, options["settings"])
+
+
+def _command(options: dict[str, Any], recipe: Recipe) -> str:
+    """Every argument in force, as a command that can be pasted back."""
+    words = ["python", "train.py", options["model"], "--dataset", options["dataset"], "--recipe", recipe.name]
+    base = recipes.RECIPES.get(recipe.name, recipe)
+    for owner, reference in ((recipe, base), (recipe.augment, base.augment)):
+        for field in dataclasses.fields(owner):
+            value = getattr(owner, field.name)
+            if field.name != "augment" and value != getattr(reference, field.name):
+                words += ["--set", f"{field.name}={value}"]
+    for name in _PLAIN_DEFAULTS:
+        value = options[name]
+        if value is not None and value is not False and value != "":
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(words)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that complains as the rest of the program does: one line, the nearest match, status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        known = sorted(option for action in self._actions for option in action.option_strings)
+        wrong = next((word for word in message.split() if word.startswith("-")), "")
+        near = difflib.get_close_matches(wrong, known, n=1)
+        hint = f" Did you mean {near[0]}?" if near and near[0] != wrong else ""
+        raise UnknownNameError(f"{message}.{hint} `python train.py --help` prints every option.")
+
+
+def _parse(arguments: list[str]) -> dict[str, Any]:
+    """Only what was given: an option left out is not in the answer."""
+    parser = _Parser(
+        prog="train.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", nargs="?", help="a registered name, timm/NAME or torchvision/NAME")
+    parser.add_argument("--dataset", help="mnist, fashion_mnist, cifar10, cifar100, digits or folder:PATH")
+    parser.add_argument("--recipe", help=f"one of {', '.join(recipes.RECIPES)}; by default the one that suits both")
+    parser.add_argument("--set", dest="settings", action="append", metavar="FIELD=VALUE", help="change the recipe")
+    parser.add_argument("--seed", type=int, help="decides weights, order, augmentation and split (0)")
+    parser.add_argument("--tag", help="a word in the weight file's name, to tell it from others")
+    parser.add_argument("--valid-images", type=int, help="training images held out (a tenth); 0 trains on all")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (cuda where there is one)")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--compile", action="store_true", help="through torch.compile")
+    parser.add_argument("--max-minutes", type=float, help="save and stop after so long")
+    parser.add_argument("--checkpoint-seconds", type=float, help="longest time between checkpoints (60)")
+    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events to the run folder")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run folder; needs nothing else")
+    return vars(parser.parse_args(arguments))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _silent(_text: str) -> None:
+    """Processes other than the main one say nothing."""
