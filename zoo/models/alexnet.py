@@ -3,21 +3,21 @@
 Where it differs from the paper: no local response normalisation, as in torchvision, whose weights load by
 `zoo.interop`.
 
-Small-image form (<= 64 px): a 5x5 stride-1 stem instead of 11x11 / 4, the first pooling dropped and the other two
-padded, and one linear layer after a global average pool instead of three after dropout. The convolutions keep their
-widths.
+Small-image form (<= 64 px): a 5x5 stride-1 stem instead of 11x11 / 4, whose stride alone is the first two halvings;
+all poolings kept, padded; one linear layer after a global average pool instead of three after dropout. The
+convolutions keep their widths.
 
 Shape after each stage:
 
 | stage               | 224 px       | 32 px        |
 |---------------------|--------------|--------------|
 | features.conv1      | 64 x 55 x 55 | 64 x 32 x 32 |
-| features.pool1      | 64 x 27 x 27 | -            |
-| features.conv2      | 192 x 27 x 27 | 192 x 32 x 32 |
-| features.pool2      | 192 x 13 x 13 | 192 x 16 x 16 |
-| features.conv3      | 384 x 13 x 13 | 384 x 16 x 16 |
-| features.conv5      | 256 x 13 x 13 | 256 x 16 x 16 |
-| features.pool5      | 256 x 6 x 6  | 256 x 8 x 8  |
+| features.pool1      | 64 x 27 x 27 | 64 x 16 x 16 |
+| features.conv2      | 192 x 27 x 27 | 192 x 16 x 16 |
+| features.pool2      | 192 x 13 x 13 | 192 x 8 x 8 |
+| features.conv3      | 384 x 13 x 13 | 384 x 8 x 8 |
+| features.conv5      | 256 x 13 x 13 | 256 x 8 x 8 |
+| features.pool5      | 256 x 6 x 6  | 256 x 4 x 4  |
 """
 
 from collections import OrderedDict
@@ -28,8 +28,14 @@ from zoo.layers import GlobalAveragePool, init_weights, is_small
 from zoo.registry import register
 
 #         channels kernel stride padding pool after             arXiv:1404.5997, section 5
-NATIVE = ((64, 11, 4, 2, True), (192, 5, 1, 2, True), (384, 3, 1, 1, False), (256, 3, 1, 1, False), (256, 3, 1, 1, True))
-SMALL = ((64, 5, 1, 2, False), *NATIVE[1:])
+NATIVE = (
+    (64, 11, 4, 2, True),
+    (192, 5, 1, 2, True),
+    (384, 3, 1, 1, False),
+    (256, 3, 1, 1, False),
+    (256, 3, 1, 1, True),
+)
+SMALL = ((64, 5, 1, 2, True), *NATIVE[1:])
 
 
 class AlexNet(nn.Module):
@@ -58,7 +64,7 @@ class AlexNet(nn.Module):
 
 
 def _published_classifier(inputs: int, num_classes: int) -> nn.Sequential:
-    """The 58.6 million parameters of the three linear layers: [N, 256, 6, 6] -> [N, K]; other sizes are averaged to 6x6."""
+    """Three linear layers of 58.6 million parameters: [N, 256, 6, 6] -> [N, K]; other sizes are averaged to 6x6."""
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(6),
         nn.Flatten(),
@@ -76,6 +82,6 @@ def _published_classifier(inputs: int, num_classes: int) -> nn.Sequential:
 def alexnet(num_classes: int = 1000, in_chans: int = 3, image_size: int = 224) -> nn.Module:
     """AlexNet, one tower (arXiv:1404.5997), no local response normalisation.
 
-    Small form: 5x5 stride-1 stem, first pooling dropped, one linear layer after a global average pool, no dropout.
+    Small form: 5x5 stride-1 stem, one linear layer after a global average pool, no dropout.
     """
     return AlexNet(num_classes, in_chans, is_small(image_size))

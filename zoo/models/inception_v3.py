@@ -1,4 +1,4 @@
-"""Inception-v3: 7x7 as 1x7 and 7x1, grid reduction by parallel branches (arXiv:1512.00567, table 1 and figures 5 to 10).
+"""Inception-v3: 7x7 as 1x7 and 7x1, grids reduced by parallel branches (arXiv:1512.00567, table 1, figures 5 to 10).
 
 Where it differs from the paper: widths and blocks are those of the authors' released network, which torchvision and
 timm carry; the paper's table gives the grids only.
@@ -136,7 +136,7 @@ def branch(inputs: int, steps: tuple[Step, ...], small: bool, width: float) -> t
             layers.append(nn.AvgPool2d(3, stride, padding=1))
         elif kernel == "maximum":
             layers.append(nn.MaxPool2d(3, stride, padding=1 if small else 0))
-        elif kernel == SPLIT:
+        elif isinstance(kernel, str):
             layers.append(Branches({"row": conv(inputs, channels, (1, 3)), "column": conv(inputs, channels, (3, 1))}))
             channels *= 2
         else:

@@ -3,6 +3,9 @@
 Native form: table 1 at width 1.0, 0.75, 0.5 or 0.25. Small-image form (64 px or less): the first two halvings of the
 resolution are dropped (the stem's and the first block's), so that 32 px ends at 4 x 4, as 224 px ends at 7 x 7.
 
+Where it differs from the paper: ReLU6 instead of ReLU, as in the authors' released code and in timm, whose weights load
+by `zoo.interop`.
+
 Shapes at width 1.0, 224: stem 32x112, 64x112, 128x56, 256x28, 512x14, 1024x7. At 32: 32x32, 64x32, 128x32, 256x16,
 512x8, 1024x4.
 """
@@ -33,12 +36,12 @@ BLOCKS = (
 
 
 class SeparableConv(nn.Sequential):
-    """3 x 3 depthwise, then 1 x 1 pointwise, each with batch norm and ReLU (figure 3): [N, in, H, W] -> [N, out, ...]."""
+    """3 x 3 depthwise, then 1 x 1 pointwise, with batch norm and ReLU6 (figure 3): [N, in, H, W] -> [N, out, ...]."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__(
-            ConvNormAct(in_channels, in_channels, 3, stride=stride, groups=in_channels),
-            ConvNormAct(in_channels, out_channels, 1),
+            ConvNormAct(in_channels, in_channels, 3, stride=stride, groups=in_channels, activation=nn.ReLU6),
+            ConvNormAct(in_channels, out_channels, 1, activation=nn.ReLU6),
         )
 
 
@@ -51,7 +54,7 @@ class MobileNetV1(nn.Module):
         channels = int(32 * width)
         stem_stride = 1 if halvings_to_drop else 2
         halvings_to_drop -= stem_stride == 1
-        layers: list[nn.Module] = [ConvNormAct(in_chans, channels, 3, stride=stem_stride)]
+        layers: list[nn.Module] = [ConvNormAct(in_chans, channels, 3, stride=stem_stride, activation=nn.ReLU6)]
         for out, native_stride in BLOCKS:
             stride = native_stride
             if stride == 2 and halvings_to_drop > 0:

@@ -73,7 +73,8 @@ class Block(nn.Module):
         self.skip = nn.Identity() if same else ConvNormAct(inputs, channels, 1, stride=stride, activation=None)
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
-        return self.body(features_NCHW) + self.skip(features_NCHW)
+        out: Tensor = self.body(features_NCHW) + self.skip(features_NCHW)
+        return out
 
 
 class Xception(nn.Module):
