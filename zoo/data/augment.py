@@ -10,8 +10,8 @@ from random import Random
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from zoo.errors import RecipeError
 
@@ -117,7 +117,7 @@ def mix_batch(
         mixed = torch.lerp(images_NCHW[partner], images_NCHW, kept)
     else:
         mixed, kept = _cutmix(images_NCHW, partner, chance.betavariate(augment.cutmix, augment.cutmix), chance)
-    shares = F.one_hot(labels_N, num_classes).to(images_NCHW.dtype)
+    shares = functional.one_hot(labels_N, num_classes).to(images_NCHW.dtype)
     return mixed, torch.lerp(shares[partner], shares, kept)
 
 
@@ -207,8 +207,8 @@ def _affine(images: Tensor, augment: Augment, generator: torch.Generator) -> Ten
     matrix = torch.stack((cos, sin * (height / width), shift[:, 0], -sin * (width / height), cos, shift[:, 1]), 1).view(
         count, 2, 3
     )
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    return functional.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def _cutmix(images: Tensor, partner: Tensor, kept: float, chance: Random) -> tuple[Tensor, float]:

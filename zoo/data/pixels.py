@@ -1,6 +1,7 @@
 """From any image file to uint8 pixels of one size and one number of channels."""
 
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from zoo.errors import DataError
 
 Size = tuple[int, int, int]
 
+NO_RANGE = "floating-point pixels have no agreed range, save it with 8 or 16 bits"
+
 # What Pillow's decoders raise on a damaged file, beside OSError.
 DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError, NotImplementedError,
@@ -21,11 +24,19 @@ DECODER_ERRORS = (
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """Decode a file completely, turned the way its EXIF orientation asks. Raises DataError naming the file."""
+    """Decode a file completely, turned the way its EXIF orientation asks. Raises DataError naming the file.
+
+    Pillow's warnings, which are about metadata, are dropped: what counts here is whether the pixels come.
+    """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                image.load()
+                turned = ImageOps.exif_transpose(image)
+        if turned.mode == "F":
+            raise ValueError(NO_RANGE)
+        return turned
     except DECODER_ERRORS as fault:
         reason = fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault).split("\n")[0]
         raise DataError(f"{path} cannot be read as an image ({reason or type(fault).__name__}).") from fault
@@ -34,24 +45,25 @@ def open_image(path: str | Path) -> Image.Image:
 def fit_image(image: Image.Image, size: Size) -> Tensor:
     """An image of any mode as uint8 [C, H, W] for size (C, H, W), C being 1 or 3.
 
-    The shorter side is resized (bilinear with antialiasing) and the middle cut out; at the right size pixels stay as
-    they are. Transparency is laid on white. 16-bit greys are scaled to 8. Raises DataError for floating-point images.
+    The middle is cut out in the asked proportions and resized (bilinear with antialiasing): a resize of the shorter
+    side and a centre crop in one step. At the right size pixels stay as they are. Transparency is laid on white,
+    16-bit greys are scaled to 8. Raises DataError for floating-point images.
     """
     channels, height, width = size
     plain = _plain(image, "L" if channels == 1 else "RGB")
-    scale = max(height / plain.height, width / plain.width)
-    resized = max(width, round(plain.width * scale)), max(height, round(plain.height * scale))
-    if resized != plain.size:
-        plain = plain.resize(resized, Image.Resampling.BILINEAR)
-    left, top = (resized[0] - width) // 2, (resized[1] - height) // 2
-    pixels = np.array(plain, dtype=np.uint8)[top : top + height, left : left + width]
-    return torch.from_numpy(pixels.reshape(height, width, channels).transpose(2, 0, 1).copy())
+    if plain.size != (width, height):
+        scale = min(plain.width / width, plain.height / height)
+        wide, tall = min(scale * width, plain.width), min(scale * height, plain.height)
+        left, top = (plain.width - wide) // 2, (plain.height - tall) // 2
+        plain = plain.resize((width, height), Image.Resampling.BILINEAR, box=(left, top, left + wide, top + tall))
+    pixels = np.array(plain, dtype=np.uint8).reshape(height, width, channels)
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 def _plain(image: Image.Image, mode: str) -> Image.Image:
     """The image in mode L or RGB."""
     if image.mode == "F":
-        raise DataError("an image of floating-point pixels has no agreed range; save it with 8 or 16 bits.")
+        raise DataError(f"the image cannot be used: {NO_RANGE}.")
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         image = Image.fromarray(np.rint(grey / 257).astype(np.uint8))
