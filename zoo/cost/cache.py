@@ -45,7 +45,7 @@ def cached_cost(name: str, image: Image, num_classes: int) -> Cost:
 
 
 def _filled(name: str, image: Image, num_classes: int) -> nn.Module:
-    """The network with parameters of one and buffers of zero: no time lost to initialisation, no random number drawn."""
+    """The network with parameters of one and buffers of zero: no time spent on drawing random numbers."""
     with torch.device("meta"):
         model = registry.build(name, num_classes=num_classes, in_chans=image[0], image_size=image[1])
     model = model.to_empty(device="cpu")

@@ -17,26 +17,27 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from zoo.cost.records import Unsupported
-from zoo.cost.subject import blank_image, left_as_it_was, plain_model
+from zoo.cost.subject import blank_image, image_fits, left_as_it_was, plain_model
 from zoo.errors import MissingPackageError, ZooError
 from zoo.registry import Image
 
 Handle = Callable[[list[Any], list[Any]], int]
 Shape = Sequence[int]
 
+ATTENTION = "scaled_dot_product_attention"
+
 # fvcore's names for its counts; `_convolution` is reported as "conv".
 MATRIX_OPERATORS = frozenset(
-    ("conv", "_convolution_mode", "linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "einsum", "mv", "dot")
-    + ("scaled_dot_product_attention",)
+    ("conv", "_convolution_mode", "linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "einsum", "mv", "dot", ATTENTION)
 )
 
 # Operators that move data and that fvcore does not leave out by itself.
 MOVES = frozenset(
     f"aten::{name}"
     for name in (
-        "alias channel_shuffle clone dropout_ expand_as fill_ im2col movedim pad pixel_shuffle pixel_unshuffle repeat reflection_pad2d "
-        "replication_pad2d reshape_as swapaxes unflatten unfold view_as"
-    ).split()
+        *("alias", "channel_shuffle", "clone", "dropout_", "expand_as", "fill_", "im2col", "movedim", "pad"),
+        *("pixel_shuffle", "pixel_unshuffle", "repeat", "reshape_as", "swapaxes", "unflatten", "unfold", "view_as"),
+    )
 )
 
 # torch's formulas count a multiplication and an addition; these two are missing from its registry.
@@ -48,7 +49,7 @@ TORCH_FORMULAS: dict[Any, Callable[..., int]] = {
 
 @dataclass(frozen=True)
 class FvcoreCount:
-    """macs: of MATRIX_OPERATORS. total: by fvcore's default rules, or None where they fail. unsupported: by operator."""
+    """macs: of MATRIX_OPERATORS. total: by fvcore's default rules, None where they fail. unsupported: by operator."""
 
     macs: int
     total: int | None
@@ -56,17 +57,22 @@ class FvcoreCount:
 
 
 def count_macs(model: nn.Module, image: Image) -> int:
-    """Multiply-accumulates of one image [C, H, W] by torch.utils.flop_counter alone; the model may be on the meta device."""
+    """Multiply-accumulates of one image (C, H, W) by torch.utils.flop_counter alone; the meta device will do.
+
+    Neither needs fvcore nor touches the model. Raises ImageSizeError and ZooError like `measure`.
+    """
     model = plain_model(model)
-    with left_as_it_was(model), FlopCounterMode(display=False, custom_mapping=TORCH_FORMULAS) as counter:
-        model(blank_image(model, image))
+    batch = blank_image(model, image)
+    counter = FlopCounterMode(display=False, custom_mapping=TORCH_FORMULAS)
+    with left_as_it_was(model), image_fits(model, image), counter:
+        model(batch)
     return counter.get_total_flops() // 2
 
 
 def operator_macs(packet: Any, args: Sequence[Any], kwargs: dict[str, Any], output: Any) -> int | None:
-    """Multiply-accumulates of one call of an aten operator by torch's formulas, or None if it multiplies no matrices."""
+    """Multiply-accumulates of one call of an aten operator by torch's formulas; None if it multiplies no matrices."""
     if packet in TORCH_FORMULAS:
-        return TORCH_FORMULAS[packet](*(a.shape for a in args[:2])) // 2
+        return int(TORCH_FORMULAS[packet](*(a.shape for a in args[:2]))) // 2
     formula = flop_registry.get(packet)
     return None if formula is None else int(formula(*args, **kwargs, out_val=output)) // 2
 
@@ -74,7 +80,9 @@ def operator_macs(packet: Any, args: Sequence[Any], kwargs: dict[str, Any], outp
 def require_fvcore() -> Any:
     """fvcore.nn. Raises MissingPackageError where it is not installed."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated")  # raised by fvcore's own import
+        warnings.filterwarnings(
+            "ignore", message=r"`torch\.jit\.script` is deprecated"
+        )  # raised by fvcore's own import
         try:
             import fvcore.nn
         except ImportError as error:
@@ -102,7 +110,9 @@ def count_with_fvcore(model: nn.Module, batch: Tensor) -> FvcoreCount:
     return FvcoreCount(
         macs=sum(number for name, number in counts.items() if name in MATRIX_OPERATORS),
         total=total,
-        unsupported={n: Unsupported(calls, counts.get(n.split("::", 1)[-1], 0)) for n, calls in sorted(missing.items())},
+        unsupported={
+            n: Unsupported(calls, counts.get(n.split("::", 1)[-1], 0)) for n, calls in sorted(missing.items())
+        },
     )
 
 
@@ -132,7 +142,7 @@ def _exact_handles() -> dict[str, Handle]:
         "aten::baddbmm": lambda i, o: prod(_shape(o[0])) * _shape(i[1])[-1],
         "aten::mv": lambda i, _: prod(_shape(i[0])),
         "aten::dot": lambda i, _: prod(_shape(i[0])),
-        "aten::scaled_dot_product_attention": lambda i, _: _attention_macs(*(_shape(v) for v in i[:3])),
+        f"aten::{ATTENTION}": lambda i, _: _attention_macs(*(_shape(v) for v in i[:3])),
     }
 
 
@@ -182,6 +192,6 @@ def _estimate(operator: str) -> Handle:
         if "_pool" not in operator or "adaptive" in operator:
             return max(read, made)
         window = [v.toIValue() for v in inputs[1].node().inputs()] or inputs[1].toIValue()
-        return made * prod(window)
+        return made * int(prod(window))
 
     return estimate

@@ -8,9 +8,9 @@ from torch.nn.utils import parametrize
 
 from zoo.cost.counters import count_with_fvcore, require_fvcore
 from zoo.cost.records import Cost, LayerCost, Unsupported
-from zoo.cost.subject import blank_image, left_as_it_was, plain_model
+from zoo.cost.subject import blank_image, image_fits, left_as_it_was, plain_model
 from zoo.cost.trace import Trace, flash_bytes, owner, peak_elements, storage, trace
-from zoo.errors import ImageSizeError, ZooError
+from zoo.errors import ZooError
 from zoo.registry import Image
 
 UNSEEN = "seen by torch.utils.flop_counter alone"
@@ -26,17 +26,13 @@ def measure(model: nn.Module, image: Image) -> Cost:
     require_fvcore()
     model = plain_model(model)
     if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
-        raise ZooError("the model is on the meta device and has no values to count; build it on a CPU, then measure it.")
+        raise ZooError(
+            "the model is on the meta device and has no values to count; build it on a CPU, then measure it."
+        )
     batch = blank_image(model, image)
     with left_as_it_was(model):
-        try:
+        with image_fits(model, image):
             seen = trace(model, batch)
-        except (RuntimeError, ValueError, AssertionError) as error:
-            reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-            raise ImageSizeError(
-                f"an image of {tuple(image)} does not pass through {type(model).__name__}: {reason}. "
-                "Give the (channels, height, width) that the model was built for."
-            ) from error
         try:
             counted = count_with_fvcore(model, batch)
         except RuntimeError as error:
@@ -119,7 +115,7 @@ def _count(shape: tuple[int, ...]) -> int:
 
 
 def _as_read(modules: dict[str, nn.Module], name: str, parameter: Tensor) -> Tensor:
-    """The parameter as the forward pass sees it: through its parametrization, where that keeps the number of elements."""
+    """The parameter as the forward pass sees it: through its parametrization, where that keeps the size."""
     layer, marker, rest = name.partition(".parametrizations.")
     if not marker:
         return parameter

@@ -13,7 +13,7 @@ class LayerCost:
 
     name: qualified, "" for the network itself. Operators called as functions count for the module that calls them.
     kind: the module's class.
-    output_shape: of its last convolution, linear layer or matrix product (else its last operator), batch of one included.
+    output_shape: of its last convolution, linear layer or matrix product, else its last operator; with a batch of 1.
     params, nonzero_params: its own parameters, without its children's; a parameter used by two modules is the first's.
     macs, activations: summed over every call.
     """
@@ -57,7 +57,8 @@ class Cost:
         input needs no gradient), any other three times.
     bit_operations: macs times weight bits times activation bits: 32 x 32, or what the innermost module around the
         call declares in the int attributes `weight_bits` and `activation_bits`.
-    activations: elements that convolutions, linear layers and matrix products put out (fvcore's ActivationCountAnalysis).
+    activations: elements that convolutions, linear layers and matrix products put out: what fvcore's
+        ActivationCountAnalysis counts, and the fused attention that it does not know.
     peak_activation_bytes: the most bytes of activations alive at one operator, at 4 bytes an element. Alive are the
         image, and what is made from it, from the operator that makes it to the last that reads it; inputs and outputs
         of an operator are alive together; views and in-place results share memory. Weights, tensors made of weights
@@ -70,7 +71,8 @@ class Cost:
         element. Batch norm that directly follows a convolution or linear layer is folded into it, which then has one
         4-byte bias an output channel; any other keeps a 4-byte scale and shift a channel.
     by_layer: in order of the first call.
-    unsupported: operator name -> how often and a rough estimate of its operations. Operators that only move data are left out.
+    unsupported: operator name -> how often, and a rough estimate of its operations; those that only move data, and
+        those that fvcore itself counts as free (ReLU, clamp), are left out.
     uncalled: modules that hold parameters of which the forward pass reads none.
     """
 

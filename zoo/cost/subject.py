@@ -35,7 +35,9 @@ def plain_model(model: nn.Module) -> nn.Module:
         if isinstance(module, torch.jit.ScriptModule):
             raise ZooError(f"{where} is scripted; measure the Python model that it was made from.")
         if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
-            raise ZooError(f"{where} is quantized and hides its weights; measure the model before torch.ao quantized it.")
+            raise ZooError(
+                f"{where} is quantized and hides its weights; measure the model before torch.ao quantized it."
+            )
         if hasattr(module, "_orig_mod"):
             raise ZooError(f"{where} is compiled; measure the model with that module not compiled.")
     if any(nn.parameter.is_lazy(p) for p in model.parameters()):
@@ -50,6 +52,19 @@ def blank_image(model: nn.Module, image: Image) -> Tensor:
     floating = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
     like = floating[0] if floating else torch.empty(0)
     return torch.zeros(1, *image, dtype=like.dtype, device=like.device)
+
+
+@contextmanager
+def image_fits(model: nn.Module, image: Image) -> Iterator[None]:
+    """Turns what a forward pass inside raises over its input into an ImageSizeError."""
+    try:
+        yield
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise ImageSizeError(
+            f"an image of {tuple(image)} does not pass through {type(model).__name__}: {reason}. "
+            "Give the (channels, height, width) that the model was built for."
+        ) from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ like, and names memory by storage, so that views and in-place results share it w
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +20,19 @@ FULL_BITS = 32
 # Positions of the two operands of a matrix operator, its weight (if any) among them; fused attention has no such pair.
 OPERANDS = dict.fromkeys(("convolution", "mm", "bmm", "mv", "dot"), (0, 1)) | {"addmm": (1, 2), "baddbmm": (1, 2)}
 BATCH_NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "miopen_batch_norm")
-ACTIVATIONS = frozenset(
-    "relu sigmoid tanh hardtanh clamp clamp_min clamp_max leaky_relu elu celu selu silu mish gelu hardswish hardsigmoid "
-    "softplus _prelu_kernel sign".split()
-)
+RECTIFIERS = frozenset(("relu", "hardtanh", "clamp", "clamp_min", "clamp_max", "leaky_relu", "_prelu_kernel", "elu"))
+ACTIVATIONS = RECTIFIERS | {
+    "sigmoid",
+    "hardsigmoid",
+    "tanh",
+    "silu",
+    "hardswish",
+    "gelu",
+    "mish",
+    "celu",
+    "selu",
+    "sign",
+}
 
 
 @dataclass(frozen=True)
@@ -50,13 +59,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Trace:
-    """All steps; `elements` of each storage that depends on the image; the storages of image, outputs and parameters."""
+    """All steps; `elements` of each storage made from the image; storages of image, outputs and parameters."""
 
     steps: tuple[Step, ...]
     elements: dict[int, int]
     image: int
     outputs: frozenset[int]
-    parameters: dict[int, Tensor]
+    parameters: Mapping[int, Tensor]
 
     @property
     def read(self) -> frozenset[int]:
@@ -65,7 +74,7 @@ class Trace:
 
 
 class _Recorder(TorchDispatchMode):
-    """Appends a Step for each operator. Storages are kept until the end, so that none is used again under its old name."""
+    """Appends a Step for each operator. Storages are kept until the end, so that no name is given a second time."""
 
     def __init__(self, model: nn.Module, batch: Tensor) -> None:
         super().__init__()
@@ -117,7 +126,7 @@ class _Recorder(TorchDispatchMode):
         return Step(name, layer, reads, writes, shape, macs, effective, macs * (1 + gradients), macs * bits, source)
 
     def _count_nonzero(self, weight: Tensor) -> int:
-        key = (storage(weight), weight.storage_offset(), weight.numel())
+        key = (storage(weight), int(weight.storage_offset()), weight.numel())
         if key not in self.nonzero:
             self.nonzero[key] = int(weight.count_nonzero())
         return self.nonzero[key]
@@ -129,8 +138,8 @@ class _Recorder(TorchDispatchMode):
 
 
 def storage(tensor: Tensor) -> int:
-    """The name of a tensor's memory, the same for all views of it; unlike an address it exists on the meta device too."""
-    return tensor.untyped_storage()._cdata
+    """The name of a tensor's memory, the same for all views of it."""
+    return int(tensor.untyped_storage()._cdata)
 
 
 def owner(name: str) -> str:
@@ -193,7 +202,9 @@ def flash_bytes(trace: Trace) -> int:
         maker = makers.get(step.reads[0])
         if maker is None or calls[maker.weight] > 1 or readers[step.reads[0]] > 1:
             total += 8 * step.norm_channels
-        elif len(maker.reads) == 2:  # input and weight: the fold gives it a bias; with three it has one, counted already
+        elif (
+            len(maker.reads) == 2
+        ):  # input and weight: the fold gives it a bias; with three it has one, counted already
             total += 4 * step.norm_channels
     return total
 
