@@ -16,7 +16,7 @@ from typing import Any
 from zoo.errors import UnknownNameError, WeightError
 from zoo.files import write_atomically
 from zoo.registry import architecture
-from zoo.strict import Refused, parse_json, quoted, read_small, sentence
+from zoo.strict import RefusedError, parse_json, quoted, read_small, sentence
 
 FORMAT = "zoo-weights-1"
 SUFFIXES = {FORMAT: ".safetensors"}  # of each format that this version reads
@@ -131,7 +131,7 @@ def write_card(path: str | Path, card: Card) -> None:
     data = (json.dumps(_to_json(card), indent=2, sort_keys=True) + "\n").encode()
     try:
         _check(parse_json(data))
-    except Refused as found:
+    except RefusedError as found:
         raise WeightError(f"{path} is not written, as none could read it: {found}; correct the value.") from None
     write_atomically(path, data)
 
@@ -185,13 +185,14 @@ def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
 
 
 def _run(value: Any) -> bool:
-    named = isinstance(value, dict) and value.keys() == {"seed", "correct", "total"}
-    return named and _natural(value["seed"]) and _natural(value["correct"]) and _count(value["total"])
+    if not isinstance(value, dict) or value.keys() != {"seed", "correct", "total"}:
+        return False
+    return _natural(value["seed"]) and _natural(value["correct"]) and _count(value["total"])
 
 
 def _day(value: Any) -> bool:
     try:
-        return date.fromisoformat(value).isoformat() == value
+        return bool(date.fromisoformat(value).isoformat() == value)
     except (TypeError, ValueError):
         return False
 
@@ -240,20 +241,22 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def _check(data: Any) -> Card:
-    """The card that parsed JSON holds. Raises Refused."""
+    """The card that parsed JSON holds. Raises RefusedError."""
     if not isinstance(data, dict):
-        raise Refused("it is not a JSON object")
+        raise RefusedError("it is not a JSON object")
     if isinstance(data.get("format"), str) and data["format"] not in SUFFIXES:
-        raise Refused(f"its format is {quoted(data['format'])}, and this version of zoo reads {', '.join(SUFFIXES)}")
+        raise RefusedError(
+            f"its format is {quoted(data['format'])}, and this version of zoo reads {', '.join(SUFFIXES)}"
+        )
     for what, names in (("lacks", _FIELDS.keys() - data.keys()), ("has the unknown", data.keys() - _FIELDS.keys())):
         if names:
-            raise Refused(f"it {what} field {', '.join(quoted(name) for name in sorted(names)[:3])}")
+            raise RefusedError(f"it {what} field {', '.join(quoted(name) for name in sorted(names)[:3])}")
     for name, (wanted, check) in _FIELDS.items():
         if not check(data[name]):
-            raise Refused(f"its field {name!r} is {quoted(data[name])} instead of {wanted}")
+            raise RefusedError(f"its field {name!r} is {quoted(data[name])} instead of {wanted}")
     runs = data["seeds"]["runs"]
     if not _list_of(_run)(runs):
-        raise Refused(f"its runs are {quoted(runs)} instead of a list of seed, correct and total")
+        raise RefusedError(f"its runs are {quoted(runs)} instead of a list of seed, correct and total")
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
     del values["top1"]  # derived, and compared below
     card = Card(**(values | {"seeds": tuple(SeedResult(**run) for run in runs)}))
@@ -262,12 +265,12 @@ def _check(data: Any) -> Card:
 
 
 def _check_consistent(card: Card, data: Mapping[str, Any]) -> None:
-    """Raise Refused where two fields of a card contradict each other, or a name is none of ours."""
+    """Raise RefusedError where two fields of a card contradict each other, or a name is none of ours."""
     try:
         if not _FOREIGN.fullmatch(card.model):
             architecture(card.model)
     except UnknownNameError as error:
-        raise Refused(str(error).rstrip(".")) from None
+        raise RefusedError(str(error).rstrip(".")) from None
     written, derived = data["seeds"], _to_json(card)["seeds"]
     own = [run for run in card.seeds if run.seed == card.seed]
     for holds, found in (
@@ -284,7 +287,7 @@ def _check_consistent(card: Card, data: Mapping[str, Any]) -> None:
         (_same(written, derived), "n, mean or std of its seeds is not that of its runs"),
     ):
         if not holds:
-            raise Refused(found)
+            raise RefusedError(found)
 
 
 def _same(written: Mapping[str, Any], derived: Mapping[str, Any]) -> bool:

@@ -9,6 +9,8 @@ from zoo.errors import WeightError
 from zoo.registry import build, match
 from zoo.weights import OWN_WEIGHTS, build_for_card, find_card, list_cards, load_weights, weights_path
 
+EXTERNAL_SIZES = (1000, 3, 224)  # classes, channels, pixels a side of a timm or torchvision model, if none is given
+
 
 def list_models(
     pattern: str = "*", *, family: str | None = None, dataset: str | None = None, pretrained: bool = False
@@ -60,9 +62,9 @@ def create_model(
     if foreign:
         from zoo.interop import create_external
 
-        return create_external(
-            name, num_classes=num_classes, in_chans=in_chans, image_size=image_size, pretrained=pretrained
-        ).eval()
+        given = (num_classes, in_chans, image_size)
+        classes, channels, size = (p if g is None else g for g, p in zip(given, EXTERNAL_SIZES, strict=True))
+        return create_external(name, classes, channels, size, pretrained)
     return build(name, num_classes=num_classes, in_chans=in_chans, image_size=image_size)
 
 

@@ -1,9 +1,10 @@
 """Reading files that may be hostile: only regular files, never more than asked, and JSON that means one thing.
 
-The functions raise `Refused` with what was found; the caller, who knows the path and the remedy, makes a sentence of
-it (`sentence`).
+The functions raise `RefusedError` with what was found; the caller, who knows the path and the remedy, makes a
+sentence of it (`sentence`).
 """
 
+import errno
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from zoo.errors import FileFormatError, ZooError
 INTEGER_DIGITS = 18  # more than any size or count in a file, and safely within 64 bits
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What was found in a file that may not be read. Never reaches a user as it is."""
 
 
@@ -29,55 +30,55 @@ def sentence(
     remedy: str = "get the file again, or write it anew",
     kind: type[ZooError] = FileFormatError,
 ) -> Iterator[None]:
-    """Turn Refused into an error for the user: the path, what was found, what to do."""
+    """Turn RefusedError into an error for the user: the path, what was found, what to do."""
     try:
         yield
-    except Refused as found:
+    except RefusedError as found:
         raise kind(f"{path} cannot be read: {found}; {remedy}.") from None
 
 
 def open_regular(path: str | Path, *, follow_links: bool = True) -> FileIO:
-    """Open a file for reading without ever waiting for a pipe or device. Raises Refused."""
+    """Open a file for reading without ever waiting for a pipe or device. Raises RefusedError."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
-    if not follow_links and os.path.islink(path):
-        raise Refused("it is a symbolic link")
     try:
         descriptor = os.open(path, flags)
     except FileNotFoundError:
-        raise Refused("there is no such file") from None
+        raise RefusedError("there is no such file") from None
     except (OSError, ValueError) as error:
-        raise Refused(f"it cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+        if not follow_links and getattr(error, "errno", None) == errno.ELOOP:
+            raise RefusedError("it is a symbolic link, which is not followed here") from None
+        raise RefusedError(f"it cannot be opened ({getattr(error, 'strerror', None) or error})") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Refused("it is not a regular file but a folder, pipe or device")
+        raise RefusedError("it is not a regular file but a folder, pipe or device")
     return FileIO(descriptor, "rb")
 
 
 def read_exactly(file: FileIO, target: memoryview) -> None:
-    """Fill `target` from the file. Raises Refused where the file ends first or the disk fails."""
+    """Fill `target` from the file. Raises RefusedError where the file ends first or the disk fails."""
     while len(target):
         try:
             read = file.readinto(target)
         except OSError as error:
-            raise Refused(f"it cannot be read ({error.strerror})") from None
+            raise RefusedError(f"it cannot be read ({error.strerror})") from None
         if not read:
-            raise Refused(f"it ends {len(target)} bytes early")
+            raise RefusedError(f"it ends {len(target)} bytes early")
         target = target[read:]
 
 
 def read_small(path: str | Path, limit: int, *, follow_links: bool = True) -> bytes:
-    """All bytes of a regular file of at most `limit` bytes. Raises Refused."""
+    """All bytes of a regular file of at most `limit` bytes. Raises RefusedError."""
     with open_regular(path, follow_links=follow_links) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
-            raise Refused(f"it has {size} bytes, more than the {limit} allowed")
+            raise RefusedError(f"it has {size} bytes, more than the {limit} allowed")
         data = bytearray(size)
         read_exactly(file, memoryview(data))
         return bytes(data)
 
 
 def parse_json(data: bytes) -> Any:
-    """JSON without duplicate keys, NaN, infinities, outsized integers or broken text. Raises Refused."""
+    """JSON without duplicate keys, NaN, infinities, outsized integers or broken text. Raises RefusedError."""
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -89,11 +90,11 @@ def parse_json(data: bytes) -> Any:
         if b"\\u" in data:
             json.dumps(value, ensure_ascii=False).encode()  # an escape may spell half a character
     except RecursionError:
-        raise Refused("its JSON is nested too deeply") from None
+        raise RefusedError("its JSON is nested too deeply") from None
     except UnicodeError:
-        raise Refused("its JSON is not UTF-8 text") from None
+        raise RefusedError("its JSON is not UTF-8 text") from None
     except json.JSONDecodeError as error:
-        raise Refused(f"its JSON is broken ({error})") from None
+        raise RefusedError(f"its JSON is broken ({error})") from None
     return value
 
 
@@ -108,22 +109,22 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table) != len(pairs):
         seen: set[str] = set()
         twin = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise Refused(f"its JSON has the key {quoted(twin)} twice")
+        raise RefusedError(f"its JSON has the key {quoted(twin)} twice")
     return table
 
 
 def _constant(text: str) -> NoReturn:
-    raise Refused(f"its JSON holds {text}, which is not a number")
+    raise RefusedError(f"its JSON holds {text}, which is not a number")
 
 
 def _integer(text: str) -> int:
     if len(text.lstrip("-")) > INTEGER_DIGITS:
-        raise Refused(f"its JSON holds an integer of {len(text)} digits")
+        raise RefusedError(f"its JSON holds an integer of {len(text)} digits")
     return int(text)
 
 
 def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise Refused(f"its JSON holds {quoted(text)}, which is too large")
+        raise RefusedError(f"its JSON holds {quoted(text)}, which is too large")
     return value

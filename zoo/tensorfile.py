@@ -23,7 +23,7 @@ from torch import Tensor
 
 from zoo.errors import WeightError
 from zoo.files import write_chunks_atomically
-from zoo.strict import Refused, open_regular, parse_json, quoted, read_exactly, sentence
+from zoo.strict import RefusedError, open_regular, parse_json, quoted, read_exactly, sentence
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_TENSORS = 10_000
@@ -157,7 +157,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
         blob = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
         blob += b" " * (-len(blob) % _PREFIX_BYTES)
         _parse_header(blob, end)
-    except (Refused, UnicodeError) as found:
+    except (RefusedError, UnicodeError) as found:
         raise WeightError(f"{path} is not written, as none could read it: {found}; change what is saved.") from None
     payload = (memoryview(_bytes_of(ready[name]).numpy().data) for name in order if ready[name].nbytes)
     write_chunks_atomically(path, [len(blob).to_bytes(_PREFIX_BYTES, "little") + blob, *payload])
@@ -170,7 +170,7 @@ def _check_digest(file: FileIO, path: Path, sha256: str) -> None:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
         except OSError as error:
-            raise Refused(f"it cannot be read ({error.strerror})") from None
+            raise RefusedError(f"it cannot be read ({error.strerror})") from None
     if digest.hexdigest() != sha256:
         raise WeightError(
             f"{path} has the SHA-256 digest {digest.hexdigest()[:12]}..., but {sha256[:12]}... was expected: "
@@ -182,14 +182,14 @@ def _check_digest(file: FileIO, path: Path, sha256: str) -> None:
 def _read_header(file: FileIO) -> tuple[dict[str, str], dict[str, TensorInfo]]:
     size = os.fstat(file.fileno()).st_size
     if size < _PREFIX_BYTES:
-        raise Refused(f"it has {size} bytes, too few for a header")
+        raise RefusedError(f"it has {size} bytes, too few for a header")
     prefix = bytearray(_PREFIX_BYTES)
     read_exactly(file, memoryview(prefix))
     length = int.from_bytes(prefix, "little")
     if length > MAX_HEADER_BYTES:
-        raise Refused(f"its header claims {length} bytes, more than the {MAX_HEADER_BYTES} allowed")
+        raise RefusedError(f"its header claims {length} bytes, more than the {MAX_HEADER_BYTES} allowed")
     if length > size - _PREFIX_BYTES:
-        raise Refused(f"its header claims {length} bytes, but only {size - _PREFIX_BYTES} follow")
+        raise RefusedError(f"its header claims {length} bytes, but only {size - _PREFIX_BYTES} follow")
     blob = bytearray(length)
     read_exactly(file, memoryview(blob))
     return _parse_header(bytes(blob), size - _PREFIX_BYTES - length)
@@ -197,42 +197,48 @@ def _read_header(file: FileIO) -> tuple[dict[str, str], dict[str, TensorInfo]]:
 
 def _parse_header(blob: bytes, payload_bytes: int) -> tuple[dict[str, str], dict[str, TensorInfo]]:
     if len(blob) > MAX_HEADER_BYTES:
-        raise Refused(f"its header has {len(blob)} bytes, more than the {MAX_HEADER_BYTES} allowed")
+        raise RefusedError(f"its header has {len(blob)} bytes, more than the {MAX_HEADER_BYTES} allowed")
     if not blob.startswith(b"{") or not blob.rstrip(b" ").endswith(b"}"):
-        raise Refused("its header is not a JSON object")
+        raise RefusedError("its header is not a JSON object")
     table = parse_json(blob)
     metadata = table.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise Refused("its metadata are not texts by name")
+        raise RefusedError("its metadata are not texts by name")
     if len(table) > MAX_TENSORS:
-        raise Refused(f"it lists {len(table)} tensors, more than the {MAX_TENSORS} allowed")
+        raise RefusedError(f"it lists {len(table)} tensors, more than the {MAX_TENSORS} allowed")
     infos = {name: _tensor_info(name, entry) for name, entry in table.items()}
     position = 0
     for name, info in sorted(infos.items(), key=lambda item: (item[1].begin, item[1].end)):
         if info.begin != position:
-            raise Refused(f"the tensor {quoted(name)} begins at byte {info.begin} of the payload instead of {position}")
+            raise RefusedError(
+                f"the tensor {quoted(name)} begins at byte {info.begin} of the payload instead of {position}"
+            )
         position = info.end
     if position != payload_bytes:
-        raise Refused(f"its tensors take {position} bytes, but its payload has {payload_bytes}")
+        raise RefusedError(f"its tensors take {position} bytes, but its payload has {payload_bytes}")
     return metadata, infos
 
 
 def _tensor_info(name: str, entry: Any) -> TensorInfo:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise Refused(f"the tensor {quoted(name)} is not described by exactly dtype, shape and data_offsets")
+        raise RefusedError(f"the tensor {quoted(name)} is not described by exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise Refused(f"the tensor {quoted(name)} has the dtype {quoted(dtype)}, which is none of {', '.join(DTYPES)}")
+        raise RefusedError(
+            f"the tensor {quoted(name)} has the dtype {quoted(dtype)}, which is none of {', '.join(DTYPES)}"
+        )
     if not _sizes(shape) or len(shape) > MAX_RANK:
-        raise Refused(f"the tensor {quoted(name)} has the shape {quoted(shape)}, not up to {MAX_RANK} whole numbers")
+        raise RefusedError(
+            f"the tensor {quoted(name)} has the shape {quoted(shape)}, not up to {MAX_RANK} whole numbers"
+        )
     if not _sizes(offsets) or len(offsets) != 2:
-        raise Refused(f"the tensor {quoted(name)} has the offsets {quoted(offsets)}, not two whole numbers")
+        raise RefusedError(f"the tensor {quoted(name)} has the offsets {quoted(offsets)}, not two whole numbers")
     itemsize = DTYPES[dtype].itemsize
     if itemsize * math.prod(max(side, 1) for side in shape) >= 1 << 63:
-        raise Refused(f"the tensor {quoted(name)} has the shape {quoted(shape)}, which is too large")
+        raise RefusedError(f"the tensor {quoted(name)} has the shape {quoted(shape)}, which is too large")
     begin, end = offsets
     if end - begin != itemsize * math.prod(shape):
-        raise Refused(f"the tensor {quoted(name)} has {end - begin} bytes, not those of {dtype} {quoted(shape)}")
+        raise RefusedError(f"the tensor {quoted(name)} has {end - begin} bytes, not those of {dtype} {quoted(shape)}")
     return TensorInfo(DTYPES[dtype], tuple(shape), begin, end)
 
 
@@ -246,7 +252,7 @@ def _read_tensor(file: FileIO, name: str, info: TensorInfo) -> Tensor:
         raw = _bytes_of(tensor)
         read_exactly(file, memoryview(raw.numpy().data))
         if info.dtype is torch.bool and int(raw.max()) > 1:
-            raise Refused(f"the tensor {quoted(name)} holds truth values other than 0 and 1")
+            raise RefusedError(f"the tensor {quoted(name)} holds truth values other than 0 and 1")
     return tensor
 
 

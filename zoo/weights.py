@@ -132,9 +132,7 @@ def build_for_card(card: Card) -> nn.Module:
     if "/" in card.model:
         from zoo.interop import create_external
 
-        return create_external(
-            card.model, num_classes=card.num_classes, in_chans=channels, image_size=size, pretrained=False
-        ).eval()
+        return create_external(card.model, card.num_classes, channels, size, pretrained=False)
     return build(card.model, num_classes=card.num_classes, in_chans=channels, image_size=size)
 
 
