@@ -87,7 +87,7 @@ def find_card(model: str, dataset: str, tag: str | None = None) -> Card:
     raise WeightError(
         f"there are no weights {path.stem!r}. For the model {model}: {', '.join(of_model) or 'none'}. "
         f"For the data set {dataset}: {', '.join(of_dataset) or 'none'}. "
-        f"`zoo train --model {model} --dataset {dataset}` makes them."
+        f"`zoo train {model} --dataset {dataset}` makes them."
     )
 
 

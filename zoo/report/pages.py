@@ -15,9 +15,27 @@ if TYPE_CHECKING:
     from zoo.registry import Architecture
     from zoo.weights import Card
 
+_TITLES = {  # of facts whose name is not their title with underscores
+    "macs": "MACs",
+    "flops": "FLOPs",
+    "training_macs": "training MACs",
+    "params_used": "params at inference",
+    "peak_activation_bytes": "peak memory fp32",
+    "peak_activation_bytes_int8": "peak memory int8",
+    "weight_bytes": "weights fp32",
+    "flash_bytes": "flash int8",
+    "peak_layer": "peak reached in",
+    "num_classes": "classes",
+    "top1": "top-1",
+    "dataset": "data set",
+}
 
-def models_table(listed: Sequence["Architecture"], cards: Sequence["Card"]) -> Table:
-    """One row an architecture, with the data sets (and tags) that weights are stored for."""
+
+def models_table(names: Sequence[str], known: Mapping[str, "Architecture"], cards: Sequence["Card"]) -> Table:
+    """One row a model, with the data sets (and tags) that weights are stored for.
+
+    known: the registered architectures; of a library's model only the name and the weights are shown.
+    """
     columns = (
         Column("name", "model", right=False),
         Column("family", "family", 2, right=False),
@@ -29,10 +47,15 @@ def models_table(listed: Sequence["Architecture"], cards: Sequence["Card"]) -> T
     )
     values: list[tuple[Value, ...]] = []
     texts: list[tuple[str, ...]] = []
-    for a in listed:
-        stored = ", ".join(_weights_text(card) for card in cards if card.model == a.name)
-        values.append((a.name, a.family, a.role, a.year, a.paper, a.image, stored))
-        texts.append((a.name, a.family, a.role, str(a.year), a.paper, image_text(a.image), stored))
+    for name in names:
+        stored = ", ".join(_weights_text(card) for card in cards if card.model == name)
+        if name in known:
+            a = known[name]
+            values.append((name, a.family, a.role, a.year, a.paper, a.image, stored))
+            texts.append((name, a.family, a.role, str(a.year), a.paper, image_text(a.image), stored))
+        else:
+            values.append((name, None, None, None, None, None, stored))
+            texts.append((name, *[MISSING] * 5, stored))
     return Table(columns, tuple(values), tuple(texts), name="models")
 
 
@@ -67,7 +90,7 @@ def facts_table(facts: Mapping[str, tuple[Value, str]], *, name: str, title: str
     return Table(
         (Column("fact", "", right=False), Column("value", "", right=False)),
         values=tuple((fact, value) for fact, (value, _) in facts.items()),
-        texts=tuple((fact.replace("_", " "), text) for fact, (_, text) in facts.items()),
+        texts=tuple((_TITLES.get(fact, fact.replace("_", " ")), text) for fact, (_, text) in facts.items()),
         name=name,
         title=title,
         keyed=True,

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from zoo.report.plots import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.transforms import Bbox
 
     from zoo.ranking import Row
 
@@ -21,9 +24,11 @@ COST_AXES = {  # column -> (axis title, tick text)
     "params": ("parameters", count_text),
     "bytes": ("bytes of the weight file", size_text),
 }
-_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+_UPWARD = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))  # nothing lies beyond a front
+_DOWNWARD = ((1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1))
 _DISTANCES = (6, 14, 24, 36, 50)  # points from a mark to its label
 _MARK = 4  # points from the middle of a mark to its edge
+_LINE = 1  # points from the middle of a line to its edge
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
 
@@ -86,9 +91,9 @@ def _draw(axes: "Axes", points: Sequence[Point], x: str) -> None:
     axes.margins(0.12, 0.1)
     tick_text = COST_AXES[x][1]
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: re.sub(r"\.0+(?= )", "", tick_text(value))))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)  # above, where no mark can be
 
 
 def _place_labels(axes: "Axes", points: Sequence[Point]) -> None:
@@ -97,15 +102,15 @@ def _place_labels(axes: "Axes", points: Sequence[Point]) -> None:
     marks = [tuple(axes.transData.transform((p.cost, p.percent))) for p in points]
     edge = _MARK * scale
     taken: list[Box] = [(x - edge, y - edge, x + edge, y + edge) for x, y in marks]
-    legend = axes.get_legend()
-    if legend is not None:
-        taken.append(tuple(legend.get_window_extent().extents))
-    frame: Box = tuple(axes.get_window_extent().extents)
-    for point, mark in zip(points, marks, strict=True):
-        text = axes.annotate(point.label, (point.cost, point.percent), (0, 0), textcoords="offset points", fontsize=8)
+    taken += _steps([mark for mark, point in zip(marks, points, strict=True) if point.on_front], _LINE * scale)
+    frame = _box(axes.get_window_extent())
+    for point, mark in sorted(zip(points, marks, strict=True), key=lambda pair: not pair[0].on_front):
+        place = (point.cost, point.percent)
+        text = axes.annotate(point.label, place, (0, 0), textcoords="offset points", fontsize=8, va="bottom")
         extent = text.get_window_extent()
-        size = extent.width, extent.height
-        box, distance = min(_places(mark, size, scale), key=lambda place: (_covered(place[0], taken, frame), place[1]))
+        size = extent.width + 2 * scale, extent.height
+        places = _places(mark, size, scale, _UPWARD if point.on_front else _DOWNWARD)
+        box, distance = min(places, key=lambda place: (_covered(place[0], taken, frame), place[1]))
         taken.append(box)
         text.set_position(((box[0] - mark[0]) / scale, (box[1] - mark[1]) / scale))
         if point.on_front:
@@ -117,15 +122,30 @@ def _place_labels(axes: "Axes", points: Sequence[Point]) -> None:
             line[0].set_in_layout(False)
 
 
-def _places(mark: Sequence[float], size: tuple[float, float], scale: float) -> Iterator[tuple[Box, float]]:
+def _steps(corners: Sequence[Sequence[float]], half: float) -> list[Box]:
+    """The boxes of the front's level and upright strokes, from one corner's level to the next corner."""
+    boxes: list[Box] = []
+    for (x, y), (next_x, next_y) in pairwise(corners):
+        boxes.append((x, y - half, next_x, y + half))
+        boxes.append((next_x - half, y, next_x + half, next_y))
+    return boxes
+
+
+def _places(
+    mark: Sequence[float], size: tuple[float, float], scale: float, directions: Sequence[tuple[int, int]]
+) -> Iterator[tuple[Box, float]]:
     """Boxes of a label's size around a mark, with their distance in points, the nearest first."""
     width, height = size
     for distance in _DISTANCES:
-        for across, up in _DIRECTIONS:
+        for across, up in directions:
             gap = distance * scale * (0.7 if across and up else 1)
             left = mark[0] + across * gap - (width if across < 0 else width / 2 if not across else 0)
             bottom = mark[1] + up * gap - (height if up < 0 else height / 2 if not up else 0)
             yield (left, bottom, left + width, bottom + height), distance
+
+
+def _box(extent: "Bbox") -> Box:
+    return extent.x0, extent.y0, extent.x1, extent.y1
 
 
 def _covered(box: Box, taken: Sequence[Box], frame: Box) -> float:

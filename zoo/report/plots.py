@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-_STYLE = {"svg.hashsalt": "zoo", "svg.fonttype": "none", "font.size": 9.0, "axes.grid": True, "grid.alpha": 0.3}
+_STYLE: Any = {"svg.hashsalt": "zoo", "svg.fonttype": "none", "font.size": 9.0, "axes.grid": True, "grid.alpha": 0.3}
 
 
 @contextmanager
@@ -51,18 +51,18 @@ def new_figure(path: str | Path, width: float, height: float, description: str |
 def curves_plot(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """Losses on the left and accuracies on the right over epochs, from one mapping an epoch.
 
-    Every number whose key ends in "loss" or "top1" (a share) becomes a line; an epoch that lacks it leaves a gap.
+    Every number whose key ends in "loss" or "top1" (a share) becomes a line over the epochs that have it.
     """
     with new_figure(path, 9, 3.6) as figure:
         for place, (ending, scale, title) in enumerate((("loss", 1, "loss"), ("top1", 100, "accuracy (%)")), start=1):
             axes = figure.add_subplot(1, 2, place)
             axes.set_xlabel("epoch")
             axes.set_ylabel(title)
-            keys = [k for k in dict.fromkeys(key for entry in history for key in entry) if k.endswith(ending)]
+            known = dict.fromkeys(key for entry in history for key, value in entry.items() if value is not None)
+            keys = [key for key in known if key.endswith(ending)]
             for key in keys:
-                points = [(entry.get("epoch", i), entry.get(key)) for i, entry in enumerate(history)]
-                values = [math.nan if value is None else scale * value for _, value in points]
-                axes.plot([epoch for epoch, _ in points], values, marker=".", label=key.replace("_", " "))
+                points = [(entry["epoch"], scale * entry[key]) for entry in history if entry.get(key) is not None]
+                axes.plot(*zip(*points, strict=True), marker=".", label=key.replace("_", " "))
             if keys:
                 axes.legend()
 

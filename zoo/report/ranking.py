@@ -48,7 +48,8 @@ _LOOKS: dict[str, tuple[str, Show, int]] = {
     "pareto_bytes": ("front file", lambda flag: "yes" if flag else "", 8),
     "pareto": ("Pareto", str, 2),
 }
-_DEFAULT = ("name", "params", "macs", "bytes", "top1", "pareto", "netscore") + (
+_DEFAULT = (
+    "name", "params", "macs", "bytes", "top1", "pareto", "netscore",
     "params_vs_lenet5", "macs_vs_lenet5", "params_vs_vgg16_bn", "macs_vs_vgg16_bn",
 )  # fmt: skip
 _FRONT_LETTERS = {"macs": "M", "params": "P", "bytes": "F"}

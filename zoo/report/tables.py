@@ -182,14 +182,15 @@ def _width(table: Table) -> int:
 
 def _plain_text(table: Table) -> str:
     widths = _widths(table)
-    lines = [[column.title for column in table.columns], ["-" * width for width in widths], *table.texts]
+    titles = [column.title for column in table.columns]
+    head = [titles, ["-" * width for width in widths]] if any(titles) else []
     return "".join(
         "  ".join(
             text.rjust(width) if column.right else text.ljust(width)
             for text, width, column in zip(line, widths, table.columns, strict=True)
         ).rstrip()
         + "\n"
-        for line in lines
+        for line in [*head, *table.texts]
     )
 
 
@@ -202,6 +203,7 @@ def _rich_text(table: Table, width: int | None) -> str:
     except ImportError:
         return _plain_text(table)
     grid = RichTable(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    grid.show_header = any(column.title for column in table.columns)
     for column in table.columns:
         grid.add_column(Text(column.title), justify="right" if column.right else "left", no_wrap=True)
     for row in table.texts:

@@ -1,0 +1,101 @@
+"""Rewrite what README.md and benchmarks/results/ show from cards, counts and result files; or check that it is fresh.
+
+python benchmarks/tables.py            writes the README's blocks and the plots
+python benchmarks/tables.py --check    writes nothing; names what is stale and exits with status 1
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from zoo.errors import ZooError
+from zoo.files import write_atomically
+from zoo.ranking import FRONTS, Row, rank
+from zoo.report import (
+    cards_table,
+    pareto_plot,
+    plot_digest,
+    ranking_table,
+    replace_block,
+    speed_table,
+    table_markdown,
+)
+from zoo.weights import list_cards
+
+ROOT = Path(__file__).resolve().parent.parent
+DATASETS = ("mnist", "cifar10")
+SPEED_RESULTS = Path("benchmarks/results/trainer_speed.jsonl")
+NO_RESULTS = "No results yet."
+
+
+def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
+    """Exit status: 0, 1 with --check when something is stale, 2 for wrong use."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="name what is stale instead of writing it")
+    check = parser.parse_args(arguments).check
+    try:
+        stale = refresh(root, write=not check)
+    except ZooError as error:
+        print(f"tables.py: error: {error}", file=sys.stderr)
+        return 2
+    for what in stale:
+        print(f"stale: {what}; run `python benchmarks/tables.py`." if check else f"wrote {what}")
+    return 1 if check and stale else 0
+
+
+def refresh(root: Path, *, write: bool) -> list[str]:
+    """What differs from what it should say: README blocks and plots by name. With `write` it is put right."""
+    rankings = {dataset: rank(dataset=dataset) for dataset in DATASETS}
+    return _refresh_readme(root, rankings, write) + _refresh_plots(root, rankings, write)
+
+
+def readme_blocks(root: Path, rankings: dict[str, list[Row]]) -> dict[str, str]:
+    """Marker -> Markdown of every generated block of the README."""
+    blocks = {f"ranking-{dataset}": table_markdown(ranking_table(rows)) for dataset, rows in rankings.items()}
+    cards = list_cards()
+    blocks["weights"] = table_markdown(cards_table(cards)) if cards else NO_RESULTS
+    results = speed_results(root / SPEED_RESULTS)
+    blocks["trainer-speed"] = table_markdown(speed_table(results)) if results else NO_RESULTS
+    return blocks
+
+
+def speed_results(path: Path) -> list[dict[str, object]]:
+    """The latest result of each comparison and model, in the order they were first measured."""
+    if not path.exists():
+        return []
+    results = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    return list({(result["comparison"], result["model"]): result for result in results}.values())
+
+
+def _refresh_readme(root: Path, rankings: dict[str, list[Row]], write: bool) -> list[str]:
+    path = root / "README.md"
+    text = path.read_text()
+    stale = []
+    for marker, body in readme_blocks(root, rankings).items():
+        renewed = replace_block(text, marker, body)
+        if renewed != text:
+            stale.append(f"block {marker} of README.md")
+        text = renewed
+    if stale and write:
+        write_atomically(path, text)
+    return stale
+
+
+def _refresh_plots(root: Path, rankings: dict[str, list[Row]], write: bool) -> list[str]:
+    """A plot is compared by the digest it carries, since its bytes depend on matplotlib's version too."""
+    stale = []
+    for dataset, rows in rankings.items():
+        for x in FRONTS:
+            name = f"benchmarks/results/pareto-{dataset}-{x}.svg"
+            path = root / name
+            if not path.exists() or plot_digest(rows, x) not in path.read_text():
+                stale.append(name)
+                if write:
+                    pareto_plot(rows, path, x=x)
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main())

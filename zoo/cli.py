@@ -1,0 +1,357 @@
+"""The `zoo` command: it parses, calls, and prints what came back.
+
+Results go to stdout, everything else to stderr. Exit status 0, 1 (a check failed) or 2 (wrong use; one line says what
+was wrong); Ctrl-C gives 130. Whatever is heavy is imported by the command that needs it.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zoo.report import Table
+    from zoo.weights import Card
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+app = typer.Typer(
+    help="Efficient image classifiers: list, cost, rank, train and check them.",
+    add_completion=False,  # installing it would write outside the current folder
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _known_format(name: str) -> str:
+    """Refuse a wrong format before any work is done for it."""
+    from zoo.errors import unknown
+    from zoo.report import FORMATS
+
+    if name not in FORMATS:
+        raise unknown("format", name, FORMATS)
+    return name
+
+
+def _known_columns(names: str | None) -> str | None:
+    """The same for the columns of a ranking."""
+    from zoo.report import ranking_table
+
+    ranking_table((), _split(names))
+    return names
+
+
+FormatOption = Annotated[
+    str, typer.Option("--format", callback=_known_format, help="text, csv, json, markdown or html")
+]
+DatasetOption = Annotated[
+    str, typer.Option("--dataset", help="mnist, fashion_mnist, cifar10, cifar100, digits, folder:PATH")
+]
+OptionalDataset = Annotated[str | None, typer.Option("--dataset", help="a data set, as for `zoo data`")]
+FamilyOption = Annotated[str | None, typer.Option("--family", help="only models of this family")]
+
+
+def main(arguments: "Sequence[str] | None" = None) -> int:
+    """Run the command line (by default the process's own arguments) and return its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = app(given or ["--help"], prog_name="zoo", standalone_mode=False)
+        sys.stdout.flush()
+    except ZooError as error:
+        return _complain(str(error))
+    except BrokenPipeError:
+        _drop_output()
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except Exception as error:
+        told = getattr(error, "format_message", None)  # what all of typer's usage errors have, and nothing else
+        if told is None:
+            raise
+        return _complain(f"{_as_ours(told())} {_where_to_look(given)}")
+    return status if isinstance(status, int) else 0
+
+
+@app.command("list")
+def list_command(
+    pattern: Annotated[str, typer.Argument(help="shell pattern, such as 'mobilenet*'")] = "*",
+    family: FamilyOption = None,
+    dataset: OptionalDataset = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="only models with stored weights")] = False,
+    format: FormatOption = "text",
+) -> None:
+    """List models and the weights there are."""
+    from zoo.create import list_models
+    from zoo.registry import architectures
+    from zoo.report import models_table
+    from zoo.weights import list_cards
+
+    names = list_models(pattern, family=family, dataset=dataset, pretrained=pretrained)
+    _print(models_table(names, architectures(), list_cards(dataset=dataset)), format)
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    dataset: OptionalDataset = None,
+    image_size: Annotated[int | None, typer.Option(help="pixels a side; by default as published")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="add the cost of every layer")] = False,
+    format: FormatOption = "text",
+) -> None:
+    """Show one model: facts, cost, layers, weights."""
+    from zoo.cost import cached_cost
+    from zoo.data import dataset_info
+    from zoo.registry import architecture
+    from zoo.report import cards_table, cost_table, model_table
+    from zoo.weights import list_cards
+
+    arch = architecture(model)
+    image, classes = arch.image, arch.num_classes
+    if dataset is not None and image_size is not None:
+        raise ZooError("--dataset and --image-size both set the image; give one of them.")
+    if dataset is not None:
+        info = dataset_info(dataset)
+        image, classes = info.image, len(info.classes)
+    elif image_size is not None:
+        image = (image[0], image_size, image_size)
+    cost = cached_cost(model, image, classes)
+    tables = [model_table(arch, cost, classes)]
+    if layers:
+        tables.append(cost_table(cost))
+    if cards := list_cards(model=model, dataset=dataset):
+        tables.append(cards_table(cards))
+    _print(tables, format)
+
+
+@app.command()
+def rank(
+    models: Annotated[list[str] | None, typer.Argument(help="names or shell patterns; by default all models")] = None,
+    dataset: DatasetOption = "cifar10",
+    by: Annotated[str, typer.Option(help="columns to sort by, comma between; '-macs' turns one round")] = "macs",
+    where: Annotated[str | None, typer.Option(help="condition, such as 'params < 1e6 and top1 > 0.9'")] = None,
+    family: FamilyOption = None,
+    top: Annotated[int | None, typer.Option(help="only the first so many rows")] = None,
+    columns: Annotated[str | None, typer.Option(callback=_known_columns, help="columns to show, comma between")] = None,
+    plot: Annotated[Path | None, typer.Option(help="also draw accuracy over MACs, to an .svg or .png")] = None,
+    format: FormatOption = "text",
+) -> None:
+    """Rank models by cost and accuracy."""
+    from zoo.ranking import rank as ranked
+    from zoo.report import pareto_plot, ranking_table
+
+    rows = ranked(_names(models), dataset=dataset, by=_split(by) or (), where=where, family=family, top=top)
+    table = ranking_table(rows, _split(columns), whole=format in ("csv", "json"))
+    if plot is not None:
+        pareto_plot(rows, plot)
+        _chat(f"wrote {plot}")
+    _print(table, format)
+
+
+@app.command()
+def compare(
+    models: Annotated[list[str], typer.Argument(help="two models or more")],
+    dataset: DatasetOption = "cifar10",
+    format: FormatOption = "text",
+) -> None:
+    """Set models side by side, exactly."""
+    from zoo.ranking import rank as ranked
+    from zoo.report import comparison_table
+
+    _print(comparison_table(ranked(_names(models), dataset=dataset, by=())), format)
+
+
+@app.command()
+def pareto(
+    dataset: DatasetOption = "cifar10",
+    x: Annotated[str, typer.Option("--x", help="the cost: macs, params or bytes")] = "macs",
+    out: Annotated[Path | None, typer.Option(help="draw all models with weights, to an .svg or .png")] = None,
+    format: FormatOption = "text",
+) -> None:
+    """Show the models that no other beats."""
+    from zoo.errors import unknown
+    from zoo.ranking import FRONTS
+    from zoo.ranking import rank as ranked
+    from zoo.report import pareto_plot, ranking_table
+
+    if x not in FRONTS:
+        raise unknown("axis", x, FRONTS)
+    rows = ranked(dataset=dataset, by=(x,))
+    if out is not None:
+        left_out = pareto_plot(rows, out, x=x)
+        _chat(f"wrote {out}; {left_out} of {len(rows)} rows have no weights yet and are not drawn")
+    front = [row for row in rows if getattr(row, f"pareto_{x}")]
+    if not front:
+        _chat(f"no model has weights for {dataset} yet, so there is no front; `zoo train` makes some")
+    _print(ranking_table(front, whole=format in ("csv", "json")), format)
+
+
+@app.command("eval")
+def eval_command(
+    model: Annotated[str | None, typer.Argument(help="a model; left out, the card beside --weights names it")] = None,
+    dataset: OptionalDataset = None,
+    tag: Annotated[str | None, typer.Option(help="tag of the stored weights")] = None,
+    weights: Annotated[Path | None, typer.Option(help="a weight file, or a run folder")] = None,
+    split: Annotated[str, typer.Option(help="test or train")] = "test",
+    confusion: Annotated[bool, typer.Option("--confusion", help="add the confusion matrix")] = False,
+    format: FormatOption = "text",
+) -> None:
+    """Score weights on a data set."""
+    from zoo.create import create_model
+    from zoo.data import load_dataset
+    from zoo.evaluation import evaluate
+    from zoo.report import confusion_table, evaluation_table
+    from zoo.weights import load_weights
+
+    file, card = _weight_file(weights)
+    if card is not None:
+        model, dataset = model or card.model, dataset or card.dataset
+    if model is None or dataset is None:
+        raise ZooError("it is not known what to score: give MODEL --dataset NAME, or --weights with a card beside it.")
+    network = create_model(model, dataset=dataset, pretrained=file is None, tag=tag)
+    if file is not None:
+        load_weights(network, file, sha256=card.sha256 if card else None)
+    data = load_dataset(dataset, split)
+    result = evaluate(network, data)
+    tables = [evaluation_table(result, model=model, dataset=dataset, split=split)]
+    if confusion:
+        tables.append(confusion_table(result.confusion, data.classes))
+    _print(tables if confusion else tables[0], format)
+
+
+@app.command()
+def verify(
+    stems: Annotated[
+        list[str] | None, typer.Argument(help="weights by stem, such as lenet5.mnist; by default all")
+    ] = None,
+    accuracy: Annotated[bool, typer.Option("--accuracy", help="score the test set again too")] = False,
+    format: FormatOption = "text",
+) -> None:
+    """Check weights against their cards."""
+    from zoo.errors import unknown
+    from zoo.report import verification_table
+    from zoo.weights import verify_card, weights_folder
+
+    folder = weights_folder()
+    known = sorted({path.stem for ending in ("*.json", "*.safetensors", "*.zpk") for path in folder.glob(ending)})
+    if not known:
+        raise ZooError(f"there are no weights in {folder} to verify; `zoo train` makes some.")
+    for stem in stems or ():
+        if stem not in known:
+            raise unknown("weight file", stem, known, "zoo verify")
+    differences: dict[str, list[str]] = {}
+    for stem in stems or known:
+        _chat(f"checking {stem}")
+        differences[stem] = verify_card(folder / f"{stem}.json", accuracy=accuracy)
+    _print(verification_table(differences), format)
+    if any(differences.values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def data(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    refresh: Annotated[bool, typer.Option("--refresh", help="fetch it anew even if it is in the cache")] = False,
+    format: FormatOption = "text",
+) -> None:
+    """Get a data set and describe it."""
+    from zoo.data import describe, load_dataset, refresh_dataset
+    from zoo.report import datasets_table
+
+    if refresh:
+        refresh_dataset(name)
+    splits = [load_dataset(name, split) for split in ("train", "test")]
+    _chat(describe(name))
+    _print(datasets_table(splits), format)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def train(context: typer.Context) -> None:
+    """Train a model, as `python train.py` does."""
+    from zoo.train_cli import main as train_main
+
+    raise typer.Exit(train_main(context.args))
+
+
+def _names(models: "Sequence[str] | None") -> list[str] | None:
+    """Names with shell patterns spelled out; None for all models."""
+    from zoo.errors import unknown
+    from zoo.registry import architectures, match
+
+    names: list[str] = []
+    for name in models or []:
+        found = match(name) if any(sign in name for sign in "*?[") else [name]
+        if not found:
+            raise unknown("model", name, architectures(), "zoo list")
+        names += found
+    return names or None
+
+
+def _split(text: str | None) -> list[str] | None:
+    names = [part.strip() for part in (text or "").split(",") if part.strip()]
+    return names or None
+
+
+def _weight_file(given: Path | None) -> "tuple[Path | None, Card | None]":
+    """The weight file that `--weights` names, itself or through its run folder, and its card where there is one."""
+    from zoo.weights import read_card
+
+    if given is None:
+        return None, None
+    if given.is_dir():
+        cards = [path for path in sorted(given.glob("*.json")) if path.with_suffix(".safetensors").exists()]
+        if len(cards) != 1:
+            raise ZooError(
+                f"{given} holds {len(cards)} weight files with a card where one was looked for; name the file."
+            )
+        given = cards[0].with_suffix(".safetensors")
+    beside = given.with_suffix(".json")
+    return given, read_card(beside) if beside.exists() else None
+
+
+def _print(tables: "Table | Sequence[Table]", format: str) -> None:
+    """Write tables to stdout, within the width of the terminal if it is one; a reader that left early is no error."""
+    from zoo.report import render
+
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal or "COLUMNS" in os.environ else None
+    text = render(tables, format, width=width, terminal=terminal)
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Send what is still to be flushed nowhere, so that the interpreter's exit does not complain of a closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _chat(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _complain(message: str) -> int:
+    _chat(f"zoo: error: {' '.join(message.split())}")
+    return 2
+
+
+def _as_ours(message: str) -> str:
+    """A usage error in this package's voice: no capital, and an end to the sentence."""
+    return message[:1].lower() + message[1:] + ("" if message.endswith((".", "?")) else ".")
+
+
+def _where_to_look(given: "Sequence[str]") -> str:
+    known = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    command = f"{given[0]} " if given and given[0] in known else ""
+    return f"`zoo {command}--help` says what there is."
