@@ -10,7 +10,7 @@ from pathlib import Path
 def write_atomically(path: str | Path, data: bytes | str) -> None:
     """Write `data` under a temporary name beside `path`, sync it, rename it, sync the folder.
 
-    At any failure (disk full, I/O error, Ctrl-C) the old file is intact and the temporary one is gone; OSError passes on.
+    At any failure (disk full, I/O error, Ctrl-C) the old file is intact and the temporary one gone; OSError passes on.
     """
     write_chunks_atomically(path, [data.encode() if isinstance(data, str) else data])
 

@@ -77,7 +77,7 @@ def test_counts_below_one_are_refused(wrong: dict[str, int]) -> None:
 
 
 def test_a_typo_gets_a_guess() -> None:
-    with pytest.raises(UnknownNameError, match=r"no model is called 'squeezenet11'. Did you mean 'squeezenet1_1'"):
+    with pytest.raises(UnknownNameError, match=r"no model is called 'squeezenet11'\. Did you mean 'squeezenet1_1'"):
         build("squeezenet11")
 
 
@@ -94,7 +94,7 @@ def test_match_keeps_the_order_of_registration_and_knows_families() -> None:
     assert match("squeezenet*") == ["squeezenet1_0", "squeezenet1_0_bypass", "squeezenet1_1"]
     assert match(family="resnet") == ["resnet20", "resnet56"]
     assert match("nothing*") == []
-    with pytest.raises(UnknownNameError, match="no family is called 'resnets'. Did you mean 'resnet'"):
+    with pytest.raises(UnknownNameError, match=r"no family is called 'resnets'\. Did you mean 'resnet'"):
         match(family="resnets")
 
 

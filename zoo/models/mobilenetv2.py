@@ -28,7 +28,7 @@ STAGES = (
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1 x 1, filter depthwise 3 x 3, project 1 x 1 without activation; table 1. [N, in, H, W] -> [N, out, ...]."""
+    """Expand 1 x 1, filter depthwise 3 x 3, project 1 x 1, linear; table 1. [N, in, H, W] -> [N, out, ...]."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
         super().__init__()
