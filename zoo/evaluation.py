@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 
 from zoo.data import Dataset, normalize
 from zoo.errors import DataError
@@ -60,15 +60,17 @@ def predict_logits(
     modes = [(module, module.training) for module in model.modules()]
     model.to(device).eval()
     parts = []
-    with torch.inference_mode():
-        for start in range(0, len(dataset), batch_size):
-            pixels_NCHW = dataset.images[start : start + batch_size].to(device, non_blocking=True)
-            images_NCHW = normalize(pixels_NCHW, dataset.mean, dataset.std)
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                logits_NK = model(images_NCHW.contiguous(memory_format=torch.channels_last))
-            parts.append(logits_NK.float().cpu())
-    for module, mode in modes:
-        module.training = mode
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(dataset), batch_size):
+                pixels_NCHW = dataset.images[start : start + batch_size].to(device, non_blocking=True)
+                images_NCHW = normalize(pixels_NCHW, dataset.mean, dataset.std)
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                    logits_NK = model(images_NCHW.contiguous(memory_format=torch.channels_last))
+                parts.append(logits_NK.float().cpu())
+    finally:
+        for module, mode in modes:
+            module.training = mode
     return torch.cat(parts)
 
 
@@ -80,7 +82,7 @@ def score(logits_NK: Tensor, labels_N: Tensor) -> Evaluation:
     return Evaluation(
         correct=int((predicted_N == labels_N).sum()),
         total=len(labels_N),
-        loss=float(F.cross_entropy(logits_NK.double(), labels_N)),
+        loss=float(cross_entropy(logits_NK.double(), labels_N)),
         confusion=torch.bincount(pairs_N, minlength=classes**2).reshape(classes, classes),
     )
 
