@@ -1,14 +1,13 @@
 """Recipes: how a model is trained, as frozen values with a name.
 
-A recipe is a plain value; `dataclasses.replace`, or `override(recipe, ["lr=0.1", "cutout=8"])` from the command line, is
-the only way to change one. The measured expectation of each named recipe stands beside it.
+A recipe is a plain value; `dataclasses.replace`, or `override(recipe, ["lr=0.1", "cutout=8"])` from the command line,
+is the only way to change one. The measured expectation of each named recipe stands beside it.
 """
 
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from types import UnionType
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from zoo.data.augment import Augment
 from zoo.errors import RecipeError, unknown
@@ -57,8 +56,13 @@ class Recipe:
             ("clip_norm", 0, math.inf),
         ):
             value = getattr(self, name)
-            if not low <= value <= high or value == math.inf:
-                raise RecipeError(f"{name}={value} was given; a finite number from {low} to {high} is allowed.")
+            whole = name in ("epochs", "batch_size")
+            if type(value) not in ((int,) if whole else (int, float)) or not low <= value <= high or value == math.inf:
+                kind = "whole" if whole else "finite"
+                raise RecipeError(f"{name}={value!r} was given; a {kind} number from {low} to {high} is allowed.")
+        for name, allowed in (("schedule", get_args(Schedule)), ("precision", get_args(Precision))):
+            if getattr(self, name) not in allowed:
+                raise RecipeError(_choices(name, getattr(self, name), allowed))
 
     def lr_at(self, step: int, steps: int) -> float:
         """Learning rate of step `step` of `steps`: a pure function, so that a resumed run needs no schedule state."""
@@ -141,22 +145,25 @@ def from_dict(values: dict[str, object]) -> Recipe:
     augment = values.get("augment")
     if not isinstance(augment, dict):
         raise RecipeError("a stored recipe has no 'augment'; it was not written by this program.")
-    try:
-        return Recipe(**{**values, "augment": Augment(**augment)})  # type: ignore[arg-type]
-    except TypeError as error:
-        raise RecipeError(f"a stored recipe does not fit this version: {error}.") from error
+    for owner, given in ((Recipe, values), (Augment, augment)):
+        fields = {f.name for f in dataclasses.fields(owner)}
+        if wrong := sorted(fields ^ given.keys()):
+            raise RecipeError(f"a stored recipe does not fit this version: {wrong[0]!r} is missing or unknown.")
+    return Recipe(**{**values, "augment": Augment(**augment)})  # type: ignore[arg-type]
 
 
-def _parse(owner: type, name: str, text: str) -> object:
+def _choices(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    return f"{name}={value} was given; {' or '.join(map(repr, allowed))} is allowed."
+
+
+def _parse(owner: type, name: str, text: str) -> Any:
     """`text` as the type that a field declares: bool, int, float, str or one of some literals."""
     kind = get_type_hints(owner)[name]
     text = text.strip()
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
-            raise RecipeError(f"{name}={text} was given; {' or '.join(map(repr, get_args(kind)))} is allowed.")
+            raise RecipeError(_choices(name, text, get_args(kind)))
         return text
-    if isinstance(kind, UnionType) or kind not in (bool, int, float, str):
-        raise RecipeError(f"{name} cannot be set from the command line; build a Recipe in Python instead.")
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
             raise RecipeError(f"{name}={text} was given; true or false is allowed.")
