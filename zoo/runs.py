@@ -11,7 +11,8 @@ runs/train/<n>-<model>-<dataset>/
 import json
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from zoo.cost import count_macs
 from zoo.create import create_model
 from zoo.data import Dataset, load_dataset
 from zoo.errors import CheckpointError, MissingPackageError
-from zoo.evaluation import predict_logits, score
+from zoo.evaluation import Evaluation, predict_logits, score
 from zoo.files import sha256_file, write_atomically
 from zoo.recipes import Recipe
 from zoo.training.checkpoint import checkpoint_files
+from zoo.training.distributed import choose_device
 from zoo.training.loop import Run
 from zoo.weights import FORMAT as WEIGHTS_FORMAT
 from zoo.weights import Card, SeedResult, card_stem, dataset_label, load_weights, save_weights, write_card
@@ -63,6 +65,24 @@ def write_run(folder: Path, options: dict[str, Any], recipe: Recipe, command: st
     write_atomically(folder / "run.json", json.dumps(run, indent=2) + "\n")
 
 
+@contextmanager
+def described(folder: Path | None, options: dict[str, Any], recipe: Recipe, command: str) -> Iterator[None]:
+    """Write `run.json` for what is trained inside; what it said before comes back if that is refused.
+
+    None: write nothing, as on every process but the main one.
+    """
+    path = folder / "run.json" if folder is not None else None
+    before = path.read_bytes() if path is not None and path.exists() else None
+    if folder is not None:
+        write_run(folder, options, recipe, command)
+    try:
+        yield
+    except CheckpointError:
+        if path is not None and before is not None:
+            write_atomically(path, before)
+        raise
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """Read `run.json`. Raises CheckpointError when the folder is no run."""
     path = folder / "run.json"
@@ -72,8 +92,12 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder} is no run folder: it has no run.json; `ls runs/train` shows them.") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}; start a new run.") from error
-    if not isinstance(run, dict) or run.get("format") != FORMAT or not {"options", "recipe"} <= run.keys():
+    if not isinstance(run, dict) or run.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not of format {FORMAT!r}; start a new run.")
+    kinds = {"options": dict, "recipe": dict, "command": str, "commit": str, "versions": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(run.get(name), kind)]
+    if wrong:
+        raise CheckpointError(f"{path} is damaged: {wrong[0]!r} is missing or of the wrong kind; start a new run.")
     return run
 
 
@@ -119,11 +143,34 @@ def finish(
     test = load_dataset(dataset, "test")
     logits_NK = predict_logits(stored, test, 500, torch.device("cpu"))
     measured = score(logits_NK, test.labels)
+    card = _card(path, stored, measured, test, run, options, recipe, command, train)
+    write_card(folder / f"{stem}.json", card)
+    say(f"test: {measured.correct} of {measured.total} correct, {measured.top1:.2%}, measured on {path.name}")
+    _pictures(folder, run, measured.confusion, logits_NK, test, say)
+    for checkpoint in checkpoint_files(folder)[1:]:
+        checkpoint.unlink()
+    return card
+
+
+def _card(
+    path: Path,
+    stored: nn.Module,
+    measured: Evaluation,
+    test: Dataset,
+    run: Run,
+    options: dict[str, Any],
+    recipe: Recipe,
+    command: str,
+    train: Dataset,
+) -> Card:
+    """The card of a stored file: what it is, what it gets right, and how it came to be."""
+    name, seed = options["model"], options["seed"]
     architecture = registry.architectures().get(name)
-    note = f"{len(test.inexact_rows)} of the test images are not the official files' exact pixels"
-    card = Card(
+    inexact = f"{len(test.inexact_rows)} of the test images are not the official files' exact pixels"
+    held_out = "" if run.evaluation is None else f", {run.evaluation.total} held out"
+    return Card(
         model=name,
-        dataset=dataset_label(dataset),
+        dataset=dataset_label(options["dataset"]),
         tag=options["tag"],
         file=path.name,
         format=WEIGHTS_FORMAT,
@@ -139,29 +186,23 @@ def finish(
         correct=measured.correct,
         total=measured.total,
         loss=measured.loss,
-        seed=options["seed"],
-        seeds=(SeedResult(options["seed"], measured.correct, measured.total),),
+        seed=seed,
+        seeds=(SeedResult(seed, measured.correct, measured.total),),
         recipe=recipes.to_dict(recipe),
         epochs=recipe.epochs,
         command=command,
-        commit=read_run(folder)["commit"],
+        commit=read_run(path.parent)["commit"],
         versions=versions(),
-        device=device_name(torch.device(options["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))),
+        device=device_name(choose_device(options["device"])),
         threads=torch.get_num_threads(),
         seconds=round(run.seconds, 1),
-        data_digest={"train": load_dataset(dataset, "train").digest, "test": test.digest},
-        data_note=note if test.inexact_rows else "",
+        data_digest={"train": train.digest, "test": test.digest},
+        data_note=inexact if test.inexact_rows else "",
         licence="Apache-2.0",
         paper=architecture.paper if architecture else "",
         created=datetime.now(timezone.utc).date().isoformat(),
-        note=f"trained on {len(train)} images" + ("" if run.evaluation is None else f", {run.evaluation.total} held out"),
+        note=f"trained on {len(train)} images{held_out}",
     )
-    write_card(folder / f"{stem}.json", card)
-    say(f"test: {measured.correct} of {measured.total} correct, {measured.top1:.2%}, measured on {path.name}")
-    _pictures(folder, run, measured.confusion, logits_NK, test, say)
-    for checkpoint in checkpoint_files(folder)[1:]:
-        checkpoint.unlink()
-    return card
 
 
 def commit() -> str:
@@ -170,7 +211,9 @@ def commit() -> str:
     answers = []
     for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
         try:
-            answers.append(subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True))
+            answers.append(
+                subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True)
+            )
         except (OSError, subprocess.CalledProcessError):
             return ""
     head, changes = (answer.stdout.strip() for answer in answers)

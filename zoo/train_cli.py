@@ -1,9 +1,9 @@
 """`python train.py` and `zoo train`: parse, build, fit, save.
 
-    python train.py squeezenet1_1 --dataset cifar10
-    python train.py lenet5 --dataset mnist --set lr=0.05 --set epochs=20 --seed 1
-    python train.py --resume runs/train/1-lenet5-mnist
-    torchrun --nproc-per-node 2 train.py lenet5 --dataset mnist
+python train.py squeezenet1_1 --dataset cifar10
+python train.py lenet5 --dataset mnist --set lr=0.05 --set epochs=20 --seed 1
+python train.py --resume runs/train/1-lenet5-mnist
+torchrun --nproc-per-node 2 train.py lenet5 --dataset mnist
 """
 
 import argparse
@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
 from zoo import recipes, runs
 from zoo.create import create_model
-from zoo.data import describe, load_dataset, split_validation
+from zoo.data import Dataset, describe, load_dataset, split_validation
 from zoo.errors import CheckpointError, RecipeError, UnknownNameError, ZooError
 from zoo.recipes import Recipe
-from zoo.training.distributed import processes
+from zoo.training.distributed import choose_device, processes
 from zoo.training.loop import Run, fit
 
 # What a resumed run may be given anew: how it is computed and for how long, never what is computed.
@@ -47,63 +48,73 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = _parse(list(sys.argv[1:] if arguments is None else arguments))
         return _train(given)
     except ZooError as error:
-        print(f"zoo: error: {error}", file=sys.stderr)
+        _say(f"zoo: error: {' '.join(str(error).split())}")
         return 2
+    except KeyboardInterrupt:
+        _say("interrupted; the last checkpoint is intact, go on with --resume.")
+        return 130
     except OSError as error:
         if error.errno is None:
             raise
-        print(f"zoo: error: {error.strerror} ({error.filename or 'while writing the run'}); "
-              "the last checkpoint is intact, go on with --resume.", file=sys.stderr)  # fmt: skip
+        place = error.filename or "while writing the run"
+        _say(f"zoo: error: {error.strerror} ({place}); the last checkpoint is intact, go on with --resume.")
         return 1
 
 
 def _train(given: dict[str, Any]) -> int:
     resumed: Path | None = given.pop("resume", None)
     options = _options(given, resumed)
-    device = torch.device(options["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = choose_device(options["device"])
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     recipe = _recipe(options, resumed)
+    options["recipe"] = recipe.name
     with processes(device) as team:
         say = _say if team.is_main else _silent
+        crowd = "1 process" if team.count == 1 else f"{team.count} processes"
         say(f"python {platform.python_version()}, torch {torch.__version__}, {runs.device_name(device)}, "
-            f"{torch.get_num_threads()} threads, {team.count} {'process' if team.count == 1 else 'processes'}")  # fmt: skip
-        command = _command(options, recipe)
+            f"{torch.get_num_threads()} threads, {crowd}")  # fmt: skip
+        command = _command(options, recipe, team.count)
         say(command)
-        train = load_dataset(options["dataset"], "train")
+        model, train, valid = _subject(options)
         say(describe(options["dataset"]))
-        torch.manual_seed(options["seed"])
-        model = create_model(options["model"], dataset=options["dataset"])
-        valid_images = len(train) // 10 if options["valid_images"] is None else options["valid_images"]
-        valid = None
-        if valid_images:
-            train, valid = split_validation(train, valid_images, options["seed"])
         if resumed is not None:
             folder = resumed
         else:
-            folder = Path(team.same_text(str(runs.new_folder(options["model"], options["dataset"])) if team.is_main else ""))
-        if team.is_main:
-            runs.write_run(folder, options, recipe, command)
+            made = str(runs.new_folder(options["model"], options["dataset"])) if team.is_main else ""
+            folder = Path(team.same_text(made))
         say(f"run folder: {folder}")
-        run = fit(
-            model,
-            train,
-            valid,
-            recipe,
-            seed=options["seed"],
-            device=device,
-            out_dir=folder,
-            resume=resumed is not None,
-            max_minutes=options["max_minutes"],
-            compile=options["compile"],
-            checkpoint_seconds=options["checkpoint_seconds"],
-            tensorboard=options["tensorboard"],
-            spoken=True,
-        )
+        with runs.described(folder if team.is_main else None, options, recipe, command):
+            run = fit(
+                model,
+                train,
+                valid,
+                recipe,
+                seed=options["seed"],
+                device=device,
+                out_dir=folder,
+                resume=resumed is not None,
+                max_minutes=options["max_minutes"],
+                compile=options["compile"],
+                checkpoint_seconds=options["checkpoint_seconds"],
+                tensorboard=options["tensorboard"],
+                spoken=True,
+            )
         if team.is_main and run.stopped is None:
             runs.finish(folder, model, run, options, recipe, command, train, say)
         say(f"run folder: {folder}" if run.stopped is None else f"go on with: python train.py --resume {folder}")
     return _status(run)
+
+
+def _subject(options: dict[str, Any]) -> tuple[nn.Module, Dataset, Dataset | None]:
+    """The model, with weights drawn by the seed, and the images to train on and to validate with, if any."""
+    train = load_dataset(options["dataset"], "train")
+    torch.manual_seed(options["seed"])
+    model = create_model(options["model"], dataset=options["dataset"])
+    images = len(train) // 10 if options["valid_images"] is None else options["valid_images"]
+    if not images:
+        return model, train, None
+    return model, *split_validation(train, images, options["seed"])
 
 
 def _status(run: Run) -> int:
@@ -117,15 +128,13 @@ def _options(given: dict[str, Any], resumed: Path | None) -> dict[str, Any]:
             if needed not in given:
                 raise RecipeError(f"no {needed} was given; `{hint}` prints what there is, `--help` how to write it.")
         return {"recipe": None, "settings": [], **_PLAIN_DEFAULTS, **given}
-    stored: dict[str, Any] = runs.read_run(resumed)["options"]
+    stored: dict[str, Any] = {"settings": [], **_PLAIN_DEFAULTS, **runs.read_run(resumed)["options"]}
+    for needed in ("model", "dataset", "recipe"):
+        if not isinstance(stored.get(needed), str):
+            raise CheckpointError(f"{resumed / 'run.json'} is damaged: it names no {needed}; start a new run.")
     for name, value in given.items():
-        if name == "settings" and all(setting.startswith("epochs=") for setting in value):
-            continue
-        if name not in _FREE and stored[name] != value:
-            raise CheckpointError(
-                f"{resumed} was begun with {name.replace('_', '-')}={stored[name]!r}, and {value!r} was given now; "
-                "leave it out, or start a new run."
-            )
+        if name not in (*_FREE, "settings") and stored[name] != value:
+            raise _conflict(resumed, name.replace("_", "-"), stored[name], value)
     return {**stored, **{name: value for name, value in given.items() if name in (*_FREE, "settings")}}
 
 
@@ -133,15 +142,27 @@ def _recipe(options: dict[str, Any], resumed: Path | None) -> Recipe:
     """The recipe in force; a resumed run keeps its own, of which only the epochs may be raised."""
     if resumed is not None:
         stored = recipes.from_dict(runs.read_run(resumed)["recipe"])
-        return recipes.override(stored, [s for s in options["settings"] if s.startswith("epochs=")])
+        recipe = recipes.override(stored, options["settings"])
+        before, now = recipes.to_dict(stored), recipes.to_dict(dataclasses.replace(recipe, epochs=stored.epochs))
+        for name in before:
+            if before[name] != now[name]:
+                raise _conflict(resumed, name, before[name], now[name])
+        return recipe
     named = options["recipe"]
     recipe = recipes.get_recipe(named) if named else recipes.default_recipe(options["model"], options["dataset"])
     return recipes.override(recipe, options["settings"])
 
 
-def _command(options: dict[str, Any], recipe: Recipe) -> str:
+def _conflict(resumed: Path, name: str, before: object, now: object) -> CheckpointError:
+    return CheckpointError(
+        f"{resumed} was begun with {name}={before!r}, and {now!r} was given now; leave it out, or start a new run."
+    )
+
+
+def _command(options: dict[str, Any], recipe: Recipe, count: int) -> str:
     """Every argument in force, as a command that can be pasted back."""
-    words = ["python", "train.py", options["model"], "--dataset", options["dataset"], "--recipe", recipe.name]
+    words = ["python"] if count == 1 else ["torchrun", "--nproc-per-node", str(count)]
+    words += ["train.py", options["model"], "--dataset", options["dataset"], "--recipe", recipe.name]
     base = recipes.RECIPES.get(recipe.name, recipe)
     for owner, reference in ((recipe, base), (recipe.augment, base.augment)):
         for field in dataclasses.fields(owner):

@@ -16,7 +16,7 @@ def chance(seed: int, purpose: str, index: int) -> int:
 
 
 class Batches:
-    """The batches of a run. The images live on the device as uint8; the last, incomplete batch of an epoch is dropped."""
+    """The batches of a run. The images live on the device as uint8; an epoch's last, incomplete batch is dropped."""
 
     def __init__(self, train: Dataset, recipe: Recipe, seed: int, device: torch.device) -> None:
         self.train = train.to(device)

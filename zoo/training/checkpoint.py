@@ -1,13 +1,14 @@
 """Checkpoints: the whole state of a run in one safetensors file, never a pickle.
 
 The state is a tree of dicts, lists, numbers, strings and tensors. Tensors become entries of the file under their path
-in the tree; everything else is JSON in its metadata, together with a SHA-256 over both. The two newest are kept; a
-damaged newest falls back to the one before, and says so.
+in the tree; everything else is JSON, whose bytes are the entry "state" (a long history would not fit into a header). A
+SHA-256 over all of it is in the metadata. The two newest are kept; a damaged newest falls back to the one before, and
+says so.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from zoo.tensorfile import read_tensors, write_tensors
 
 FORMAT = "zoo-checkpoint-1"
 KEPT = 2
+_STATE = "state"  # no path of a tensor is called so: they all begin with a slash
 _TENSOR = "__tensor__"
 _NAME = "checkpoint-{step:09d}.safetensors"
 
@@ -32,8 +34,9 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     """Write the state after `step` steps, then drop all but the two newest files. Refuses non-finite tensors."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_flatten(state, "", tensors), allow_nan=False)
+    tensors[_STATE] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
     path = folder / _NAME.format(step=step)
-    write_tensors(path, tensors, {"format": FORMAT, "state": text, "sha256": _digest(text, tensors)})
+    write_tensors(path, tensors, {"format": FORMAT, "sha256": _digest(tensors)})
     for old in checkpoint_files(folder)[KEPT:]:
         old.unlink(missing_ok=True)
     return path
@@ -44,13 +47,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         tensors, metadata = read_tensors(path)
     except (FileFormatError, WeightError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        raise CheckpointError(str(error)) from error
     written = metadata.get("format")
     if written != FORMAT:
         raise CheckpointError(f"{path} is of format {written!r}; this version reads {FORMAT!r}.")
-    text = metadata.get("state", "")
-    if _digest(text, tensors) != metadata.get("sha256"):
+    if _STATE not in tensors or _digest(tensors) != metadata.get("sha256"):
         raise CheckpointError(f"{path} is damaged: its digest differs from its contents.")
+    text = tensors.pop(_STATE).numpy().tobytes()
     state: dict[str, Any] = _restore(json.loads(text), tensors)
     return state
 
@@ -69,6 +72,27 @@ def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     if complaints:
         raise CheckpointError(f"no checkpoint of {folder} can be read: {' '.join(complaints)} Start the run anew.")
     return None, complaints
+
+
+def tidy(folder: Path, step: int) -> None:
+    """Remove the temporary files that a killed process left, and set aside checkpoints of steps after `step`.
+
+    Those were passed over: under another name they can be looked at, and do not count as one of the two.
+    """
+    for leftover in folder.glob(".*.part"):
+        leftover.unlink(missing_ok=True)
+    for path in checkpoint_files(folder):
+        if path.name > _NAME.format(step=step):
+            path.rename(path.with_suffix(".passed-over"))
+
+
+def tensors_of(state: Any) -> Iterator[Tensor]:
+    """All tensors of a state."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, Mapping | list | tuple):
+        for item in state.values() if isinstance(state, Mapping) else state:
+            yield from tensors_of(item)
 
 
 def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -95,8 +119,8 @@ def _restore(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return value
 
 
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())

@@ -1,9 +1,8 @@
 """The training loop. One for every model, objective and kind of weight; it reads from top to bottom."""
 
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,31 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo import recipes
 from zoo.data import Dataset
-from zoo.errors import CheckpointError, DivergedError, RecipeError, WeightError
+from zoo.errors import DivergedError, RecipeError
 from zoo.evaluation import Evaluation, evaluate
 from zoo.recipes import Recipe
 from zoo.training.batches import Batches, chance
-from zoo.training.checkpoint import load_newest, save_checkpoint
-from zoo.training.distributed import Processes, processes
+from zoo.training.checkpoint import tidy
+from zoo.training.distributed import Processes, choose_device, processes
 from zoo.training.objectives import CrossEntropy, Objective
 from zoo.training.optimizer import WeightAverage, make_optimizer
-from zoo.training.progress import Progress, write_events, write_log
+from zoo.training.progress import Clock, Progress, require_events, write_events, write_log
 from zoo.training.signals import stop_requests
+from zoo.training.state import Learner, State, refuse_old_checkpoints, save, terms_of
+from zoo.training.state import resume as resume_state
 
 OnStep = Callable[[nn.Module, int, int], None]
+_REASONS = ("SIGINT", "SIGTERM", "max_minutes")
 
 
 @dataclass
 class Run:
     """What `fit` did.
 
-    history: one dict an epoch (epoch, step, lr, train_loss, valid_loss, valid_top1, seconds, images_per_second).
-    evaluation: of the final, averaged weights on the validation set, if there is one.
+    history: one dict an epoch (epoch, step, lr, train_loss, valid_loss, valid_top1, seconds, images_per_second); the
+    two of validation are None where nothing was scored, and a loss that is not finite is None too.
+    evaluation: of a finished run's averaged weights on the validation set, if there is one.
     seconds: spent in this run so far, earlier sittings counted. stopped: None when the run is finished, else why not:
     "SIGINT", "SIGTERM" or "max_minutes".
     """
@@ -44,65 +46,6 @@ class Run:
     seconds: float
     images_per_second: float
     stopped: str | None
-
-
-class Learner(nn.Module):
-    """Model and objective as one module, so that data parallelism sees whatever methods an objective calls."""
-
-    def __init__(self, model: nn.Module, objective: Objective) -> None:
-        super().__init__()
-        self.model = model
-        self.objective = objective
-
-    def forward(self, images_NCHW: Tensor, targets: Tensor) -> Tensor:
-        """Scalar loss of one batch."""
-        loss: Tensor = self.objective(self.model, images_NCHW, targets)
-        return loss
-
-
-@dataclass
-class State:
-    """All that changes while a run trains; what is not here is a function of (recipe, seed, step)."""
-
-    learner: Learner
-    optimizer: Optimizer
-    average: WeightAverage | None
-    step: int = 0
-    loss_sum: float = 0.0  # over the steps of the current epoch
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def result(self) -> nn.Module:
-        """The model to score and to keep."""
-        return self.average.model if self.average else self.learner.model
-
-    def to_tree(self, terms: dict[str, Any]) -> dict[str, Any]:
-        """Everything a checkpoint holds."""
-        saved = self.optimizer.state_dict()
-        options = [{k: v for k, v in group.items() if k != "params"} for group in saved["param_groups"]]
-        return {
-            "terms": terms,
-            "learner": self.learner.state_dict(),
-            "average": self.average.model.state_dict() if self.average else {},
-            "average_updates": self.average.updates if self.average else 0,
-            "optimizer": {"state": saved["state"], "options": options},
-            **{name: getattr(self, name) for name in ("step", "loss_sum", "seconds", "history")},
-        }
-
-    def take(self, tree: dict[str, Any]) -> None:
-        """Become the state that a checkpoint holds."""
-        self.learner.load_state_dict(tree["learner"])
-        if self.average:
-            self.average.model.load_state_dict(tree["average"])
-            self.average.updates = tree["average_updates"]
-        saved = self.optimizer.state_dict()
-        for group, options in zip(saved["param_groups"], tree["optimizer"]["options"], strict=True):
-            group |= {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-        saved["state"] = {int(index): values for index, values in tree["optimizer"]["state"].items()}
-        self.optimizer.load_state_dict(saved)
-        for name in ("step", "loss_sum", "seconds", "history"):
-            setattr(self, name, tree[name])
 
 
 def fit(
@@ -133,91 +76,145 @@ def fit(
     on_step(model, step, steps): called after each optimizer step. compile: through torch.compile. tensorboard: also
     write events to out_dir. spoken: progress on stderr. SIGINT and SIGTERM save and return. Under torchrun the batch is
     shared by all processes.
-    Raises DivergedError at a loss that is not finite, RecipeError, CheckpointError.
+    Raises DivergedError at a loss that is not finite, RecipeError, CheckpointError, MissingPackageError.
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    folder = Path(out_dir) if out_dir is not None else None
+    where = choose_device(device)
     _check(train, recipe)
+    if tensorboard:
+        require_events()
     devices = [where] if where.type == "cuda" else []
     with processes(where) as team, stop_requests() as request, torch.random.fork_rng(devices):
         share = team.share(recipe.batch_size)
-        learner = Learner(model, objective or CrossEntropy(recipe.label_smoothing)).to(where)
-        if recipe.channels_last:
-            learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
-        state = State(learner, make_optimizer(learner, recipe), average)
         batches = Batches(train, recipe, seed, where)
-        steps = recipe.epochs * batches.steps_an_epoch
+        folder = Path(out_dir) if out_dir is not None else None
+        terms = terms_of(recipe, seed, train, valid)
+        setting = _Setting(recipe, valid, team, where, folder, terms, batches.steps_an_epoch, tensorboard)
+        steps = setting.steps
+        state = _begin(model, objective, recipe, team, where)
+        learner, optimizer, average = state.learner, state.optimizer, state.average
         progress = Progress(steps, batches.steps_an_epoch, spoken and team.is_main)
-        terms = _terms(recipe, seed, train, valid)
-        if resume and folder is not None:
-            _resume(state, folder, terms, steps, progress)
+        setting.open_folder(state, resume, progress)
         if compile:
             learner.compile()
         forward = _parallel(learner, team, where)
         learner.train()
-        began, saved_at, first_step = time.monotonic(), time.monotonic(), state.step
-        scoring_seconds, seconds_before = 0.0, state.seconds
+        clock = Clock(state.step, state.seconds)
+        evaluation: Evaluation | None = None
         stopped: str | None = None
 
         while state.step < steps and stopped is None:
-            step = state.step
-            images_NCHW, targets = (part[share] for part in batches(step))
+            lr = recipe.lr_at(state.step, steps)
+            images_NCHW, targets = (part[share] for part in batches(state.step))
             if recipe.channels_last:
                 images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
-            _set_lr(state.optimizer, recipe.lr_at(step, steps))
-            torch.manual_seed(chance(seed, f"forward/{team.rank}", step))
+            torch.manual_seed(chance(seed, f"forward/{team.rank}", state.step))
             with torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 loss = forward(images_NCHW, targets)
             loss_value = _Reading(loss)
             loss.backward()
-            overdue = max_minutes is not None and time.monotonic() - began > 60 * max_minutes
-            mean_loss, stopped = _agree(team, loss_value.wait(), request.name or ("max_minutes" if overdue else None))
+            wish = request.name or ("max_minutes" if clock.overdue(max_minutes) else None)
+            mean_loss, stopped = _agree(team, loss_value.wait(), wish)
             if not math.isfinite(mean_loss):
-                raise DivergedError(_diverged(mean_loss, step, recipe.lr_at(step, steps), recipe))
+                raise DivergedError(_diverged(mean_loss, state.step, lr, recipe))
             if recipe.clip_norm:
                 nn.utils.clip_grad_norm_(learner.parameters(), recipe.clip_norm)
-            state.optimizer.step()
-            state.optimizer.zero_grad(set_to_none=True)
+            _set_lr(optimizer, lr)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            team.equalise(learner.buffers())  # batch statistics: what is averaged and scored is the same everywhere
             if average:
                 average.update(model)
             if on_step:
-                on_step(model, step, steps)
+                on_step(model, state.step, steps)
             state.step += 1
             state.loss_sum += mean_loss
-            stopped = None if state.step == steps else stopped
-
-            now = time.monotonic()
-            speed = (state.step - first_step) * recipe.batch_size / max(1e-9, now - began - scoring_seconds)
-            progress.tick(step, mean_loss, speed, _best(state.history))
+            progress.tick(state.step, mean_loss, clock.images_per_second(state.step, recipe.batch_size), state.history)
             if state.step % batches.steps_an_epoch == 0:
-                entry = _close_epoch(state, batches, valid, recipe, team, where, steps)
-                scoring_seconds += time.monotonic() - now
-                entry |= {"seconds": seconds_before + time.monotonic() - began, "images_per_second": speed}
-                left = (time.monotonic() - began) / (state.step - first_step) * (steps - state.step)
-                progress.epoch(entry, _best(state.history), left)
-                if folder is not None and team.is_main:
-                    write_log(folder, state.history)
-                    if tensorboard:
-                        write_events(folder, entry)
-                learner.train()
-            state.seconds = seconds_before + time.monotonic() - began
-            due = state.step == steps or stopped is not None or time.monotonic() - saved_at > checkpoint_seconds
-            if folder is not None and team.is_main and due:
-                _save(folder, state, terms, recipe)
-                saved_at = time.monotonic()
+                evaluation = setting.close_epoch(state, lr, clock, progress)
+            if state.step == steps:
+                stopped = None
+            if state.step == steps or stopped is not None or clock.since_mark() > checkpoint_seconds:
+                setting.save(state, clock)
 
-        elapsed = time.monotonic() - began - scoring_seconds
-        final = _score(state.result, valid, recipe, team, where) if valid is not None else None
+        if stopped is not None:
+            progress.say(f"stopped by {stopped} after step {state.step} of {steps}")
+            evaluation = None
+        elif evaluation is None:  # resumed at its end
+            evaluation = setting.score(state.result)
         if average:
             model.load_state_dict(average.model.state_dict())
         model.eval()
-        trained_images = (state.step - first_step) * recipe.batch_size
-        if stopped is not None:
-            progress.say(f"stopped by {stopped} after step {state.step} of {steps}")
-        return Run(
-            state.history, final, state.step, steps, state.seconds, trained_images / max(1e-9, elapsed), stopped
-        )
+        speed = clock.images_per_second(state.step, recipe.batch_size)
+        return Run(state.history, evaluation, state.step, steps, state.seconds, speed, stopped)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What stays as it is while a run trains, and what is done with it now and then."""
+
+    recipe: Recipe
+    valid: Dataset | None
+    team: Processes
+    device: torch.device
+    folder: Path | None
+    terms: dict[str, Any]
+    steps_an_epoch: int
+    tensorboard: bool
+
+    @property
+    def steps(self) -> int:
+        return self.recipe.epochs * self.steps_an_epoch
+
+    def open_folder(self, state: State, resume: bool, progress: Progress) -> None:
+        """Take up the run of the folder, or make sure that a new one does not mix with it."""
+        if self.folder is None:
+            return
+        if resume:
+            resume_state(state, self.folder, self.terms, self.steps, progress.say)
+            self.team.agree_on("the step of the newest checkpoint that can be read", state.step)
+        else:
+            refuse_old_checkpoints(self.folder)
+        if self.team.is_main:
+            tidy(self.folder, state.step)
+
+    def score(self, model: nn.Module) -> Evaluation | None:
+        """Score the validation set, if there is one; each process takes its share."""
+        if self.valid is None:
+            return None
+        rank, count = self.team.rank, self.team.count
+        part = self.valid if count == 1 else self.valid.subset(torch.arange(rank, len(self.valid), count))
+        return self.team.total_evaluation(evaluate(model, part, device=self.device, precision=self.recipe.precision))
+
+    def close_epoch(self, state: State, lr: float, clock: Clock, progress: Progress) -> Evaluation | None:
+        """Score the epoch that has just ended, and enter it into the history and the log."""
+        speed = clock.images_per_second(state.step, self.recipe.batch_size)
+        with clock.paused():
+            scored = self.score(state.result)
+        entry = {
+            "epoch": state.step // self.steps_an_epoch,
+            "step": state.step,
+            "lr": lr,
+            "train_loss": state.loss_sum / self.steps_an_epoch,
+            "valid_loss": scored.loss if scored and math.isfinite(scored.loss) else None,
+            "valid_top1": scored.top1 if scored else None,
+            "seconds": clock.seconds(),
+            "images_per_second": speed,
+        }
+        state.history.append(entry)
+        state.loss_sum = 0.0
+        progress.epoch(state.history, clock.seconds_left(state.step, self.steps))
+        if self.folder is not None and self.team.is_main:
+            write_log(self.folder, state.history)
+            if self.tensorboard:
+                write_events(self.folder, entry)
+        return scored
+
+    def save(self, state: State, clock: Clock) -> None:
+        """Write a checkpoint, if there is a folder for it; the main process does."""
+        state.seconds = clock.seconds()
+        if self.folder is not None and self.team.is_main:
+            save(self.folder, state, self.terms)
+        clock.mark()
 
 
 class _Reading:
@@ -245,8 +242,21 @@ def _check(train: Dataset, recipe: Recipe) -> None:
         )
     if recipe.augment.flip != "none" and not train.mirrored:
         raise RecipeError(
-            f"recipe {recipe.name!r} flips images, and a mirrored image of {train.name} is another class; set flip=none."
+            f"recipe {recipe.name!r} flips images, and a mirrored image of {train.name} may be of another class; "
+            "set flip=none."
         )
+
+
+def _begin(
+    model: nn.Module, objective: Objective | None, recipe: Recipe, team: Processes, device: torch.device
+) -> State:
+    """The state before the first step, the same on every process."""
+    learner = Learner(model, objective or CrossEntropy(recipe.label_smoothing)).to(device)
+    if recipe.channels_last:
+        learner.to(memory_format=torch.channels_last)
+    team.equalise([*learner.parameters(), *learner.buffers()])
+    average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
+    return State(learner, make_optimizer(learner, recipe), average)
 
 
 def _parallel(learner: Learner, team: Processes, device: torch.device) -> Callable[..., Any]:
@@ -259,41 +269,11 @@ def _parallel(learner: Learner, team: Processes, device: torch.device) -> Callab
 
 def _agree(team: Processes, loss: float, stop: str | None) -> tuple[float, str | None]:
     """The mean loss of all processes, and a reason to stop if any of them has one. A non-finite loss stays one."""
-    reasons = ("SIGINT", "SIGTERM", "max_minutes")
     if team.count == 1:
         return loss, stop
-    told = team.total(torch.tensor([loss, *(float(stop == reason) for reason in reasons)], dtype=torch.float64))
-    agreed = next((reason for reason, count in zip(reasons, told[1:], strict=True) if count > 0), None)
+    told = team.total(torch.tensor([loss, *(float(stop == reason) for reason in _REASONS)], dtype=torch.float64))
+    agreed = next((reason for reason, count in zip(_REASONS, told[1:], strict=True) if count > 0), None)
     return float(told[0]) / team.count, agreed
-
-
-def _close_epoch(
-    state: State,
-    batches: Batches,
-    valid: Dataset | None,
-    recipe: Recipe,
-    team: Processes,
-    device: torch.device,
-    steps: int,
-) -> dict[str, Any]:
-    """Score the validation set and enter the epoch into the history."""
-    scored = _score(state.result, valid, recipe, team, device) if valid is not None else None
-    entry: dict[str, Any] = {
-        "epoch": state.step // batches.steps_an_epoch,
-        "step": state.step,
-        "lr": recipe.lr_at(state.step - 1, steps),
-        "train_loss": state.loss_sum / batches.steps_an_epoch,
-        "valid_loss": scored.loss if scored else None,
-        "valid_top1": scored.top1 if scored else None,
-    }
-    state.loss_sum = 0.0
-    state.history.append(entry)
-    return entry
-
-
-def _score(model: nn.Module, valid: Dataset, recipe: Recipe, team: Processes, device: torch.device) -> Evaluation:
-    part = valid if team.count == 1 else valid.subset(torch.arange(team.rank, len(valid), team.count))
-    return team.total_evaluation(evaluate(model, part, device=device, precision=recipe.precision))
 
 
 def _set_lr(optimizer: Optimizer, lr: float) -> None:
@@ -301,63 +281,8 @@ def _set_lr(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def _best(history: list[dict[str, Any]]) -> float | None:
-    return max((entry["valid_top1"] for entry in history if entry["valid_top1"] is not None), default=None)
-
-
 def _diverged(loss: float, step: int, lr: float, recipe: Recipe) -> str:
     return (
         f"the loss is {loss} at step {step}, at a learning rate of {lr:.4g}; nothing was saved after that. "
         f"Try --set lr={recipe.lr / 3:.2g}, --set clip_norm=1 or --set precision=fp32."
     )
-
-
-def _terms(recipe: Recipe, seed: int, train: Dataset, valid: Dataset | None) -> dict[str, Any]:
-    """What a resumed run must have in common with the one before."""
-    return {
-        "recipe": recipes.to_dict(recipe),
-        "seed": seed,
-        "train": train.digest,
-        "valid": valid.digest if valid is not None else None,
-    }
-
-
-def _save(folder: Path, state: State, terms: dict[str, Any], recipe: Recipe) -> None:
-    try:
-        save_checkpoint(folder, state.step, state.to_tree(terms))
-    except WeightError as error:
-        raise DivergedError(
-            f"the weights are no longer finite after step {state.step} ({error}); the checkpoint before is intact. "
-            f"Try --set lr={recipe.lr / 3:.2g} or --set clip_norm=1."
-        ) from error
-
-
-def _resume(state: State, folder: Path, terms: dict[str, Any], steps: int, progress: Progress) -> None:
-    tree, complaints = load_newest(folder)
-    for complaint in complaints:
-        progress.say(f"passed over: {complaint}")
-    if tree is None:
-        return
-    epochs = tree["terms"]["recipe"]["epochs"]
-    wanted = terms["recipe"]["epochs"]
-    finished = tree["step"] * wanted == steps * epochs and tree["step"] > 0
-    for name, before, now in _differences(tree["terms"], terms):
-        if name == "recipe.epochs" and finished and wanted > epochs:
-            progress.say(f"the run of {epochs} epochs is finished; it goes on to {wanted}")
-            continue
-        raise CheckpointError(
-            f"{folder} was begun with {name}={before!r}, and {now!r} was given now; leave it out, or start a new run."
-        )
-    state.take(tree)
-    progress.say(f"resumed at step {state.step} of {steps}")
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    found: list[tuple[str, Any, Any]] = []
-    for key in before.keys() | now.keys():
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            found.append((prefix + key, old, new))
-    return sorted(found, key=lambda difference: difference[0])

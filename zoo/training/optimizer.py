@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.errors import UnknownNameError
+from zoo.errors import unknown
 from zoo.recipes import Recipe
 
 
@@ -27,15 +27,12 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> Optimizer:
         return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
     import timm.optim
 
-    try:
-        made: Optimizer = timm.optim.create_optimizer_v2(
-            groups, opt=recipe.optimizer, lr=recipe.lr, momentum=recipe.momentum, weight_decay=0.0
-        )
-    except (ValueError, AssertionError, KeyError) as error:
-        raise UnknownNameError(
-            f"no optimizer is called {recipe.optimizer!r}. 'sgd', 'adamw' and every name of timm.optim.list_optimizers() "
-            "are known."
-        ) from error
+    known = {str(name) for name in timm.optim.list_optimizers()}
+    if recipe.optimizer not in known:
+        raise unknown("optimizer", recipe.optimizer, known | {"sgd", "adamw"})
+    made: Optimizer = timm.optim.create_optimizer_v2(
+        groups, opt=recipe.optimizer, lr=recipe.lr, momentum=recipe.momentum, weight_decay=0.0
+    )
     return made
 
 

@@ -3,7 +3,7 @@
 from typing import Any, cast
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 
 from zoo.training.objectives.base import Objective
 
@@ -31,4 +31,4 @@ class CrossEntropy(Objective):
         return loss
 
     def _loss(self, logits_NK: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits_NK.float(), targets, label_smoothing=self.label_smoothing)
+        return cross_entropy(logits_NK.float(), targets, label_smoothing=self.label_smoothing)
