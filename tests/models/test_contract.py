@@ -32,6 +32,15 @@ def test_a_small_form_maps_images_to_logits_and_learns(name: str, channels: int,
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [28, 29, 47, 64])
+def test_every_small_size_is_taken(name: str, size: int) -> None:
+    """`build` promises 28 to 64 px without a look; this is the look."""
+    with torch.device("meta"), torch.no_grad():
+        model = architecture(name).build(5, 1, size).eval()
+        assert model(torch.empty(2, 1, size, size)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_builder_says_what_it_is(name: str) -> None:
     arch = architecture(name)
     assert arch.build.__name__ == name == arch.name
