@@ -97,6 +97,9 @@ RECIPES: dict[str, Recipe] = {
 
 _PLAIN = ("lenet_300_100", "lenet5", "lenet5_caffe", "alexnet", "vgg11", "vgg13", "vgg16", "vgg19")
 _DIGITS = ("mnist", "digits")
+_OWN = {f.name for f in dataclasses.fields(Recipe)} - {"name", "augment"}
+_AUGMENT = {f.name for f in dataclasses.fields(Augment)}
+FIELDS = _OWN | _AUGMENT
 
 
 def get_recipe(name: str) -> Recipe:
@@ -118,20 +121,18 @@ def override(recipe: Recipe, settings: list[str]) -> Recipe:
 
     Raises UnknownNameError for a field that does not exist, RecipeError for a value of the wrong type or range.
     """
-    own = {f.name for f in dataclasses.fields(Recipe)} - {"name", "augment"}
-    augment = {f.name for f in dataclasses.fields(Augment)}
     for setting in settings:
         name, equals, text = setting.partition("=")
         name = name.strip().replace("-", "_").removeprefix("augment.")
         if not equals:
             raise RecipeError(f"{setting!r} is no override; write it as field=value, for example lr=0.1.")
-        if name in own:
+        if name in _OWN:
             recipe = dataclasses.replace(recipe, **{name: _parse(Recipe, name, text)})
-        elif name in augment:
+        elif name in _AUGMENT:
             changed = dataclasses.replace(recipe.augment, **{name: _parse(Augment, name, text)})
             recipe = dataclasses.replace(recipe, augment=changed)
         else:
-            raise unknown("field of a recipe", name, own | augment)
+            raise unknown("field of a recipe", name, FIELDS)
     return recipe
 
 

@@ -25,7 +25,7 @@ from zoo.data import Dataset, describe, load_dataset, split_validation
 from zoo.errors import CheckpointError, RecipeError, UnknownNameError, ZooError
 from zoo.recipes import Recipe
 from zoo.training.distributed import choose_device, processes
-from zoo.training.loop import Run, fit
+from zoo.training.loop import Run, check, fit
 
 # What a resumed run may be given anew: how it is computed and for how long, never what is computed.
 _FREE = ("device", "threads", "compile", "max_minutes", "checkpoint_seconds", "tensorboard")
@@ -78,6 +78,8 @@ def _train(given: dict[str, Any]) -> int:
         say(command)
         model, train, valid = _subject(options)
         say(describe(options["dataset"]))
+        check(train, recipe)  # before there is a folder
+        team.share(recipe.batch_size)
         if resumed is not None:
             folder = resumed
         else:
@@ -108,9 +110,9 @@ def _train(given: dict[str, Any]) -> int:
 
 def _subject(options: dict[str, Any]) -> tuple[nn.Module, Dataset, Dataset | None]:
     """The model, with weights drawn by the seed, and the images to train on and to validate with, if any."""
-    train = load_dataset(options["dataset"], "train")
     torch.manual_seed(options["seed"])
-    model = create_model(options["model"], dataset=options["dataset"])
+    model = create_model(options["model"], dataset=options["dataset"])  # first: a wrong name should fetch nothing
+    train = load_dataset(options["dataset"], "train")
     images = len(train) // 10 if options["valid_images"] is None else options["valid_images"]
     if not images:
         return model, train, None
@@ -184,6 +186,9 @@ class _Parser(argparse.ArgumentParser):
         wrong = next((word for word in message.split() if word.startswith("-")), "")
         near = difflib.get_close_matches(wrong, known, n=1)
         hint = f" Did you mean {near[0]}?" if near and near[0] != wrong else ""
+        field = wrong.lstrip("-").partition("=")[0].replace("-", "_")
+        if field in recipes.FIELDS:
+            hint = f" A recipe is changed by --set {field}=VALUE."
         raise UnknownNameError(f"{message}.{hint} `python train.py --help` prints every option.")
 
 

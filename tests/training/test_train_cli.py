@@ -59,6 +59,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 
             "no optimizer is called 'sgdd'. Did you mean 'sgd'",
         ),
         (["lenet5", "--dataset", "digits", "--epoch", "3"], "unrecognized arguments: --epoch 3"),
+        (["lenet5", "--dataset", "digits", "--epochs", "3"], "A recipe is changed by --set epochs=VALUE."),
         (["lenet5", "--datset", "digits"], "Did you mean --dataset?"),
         (["lenet5", "--dataset", "digits", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
         (["lenet5", "--dataset"], "argument --dataset: expected one argument"),
@@ -76,6 +77,7 @@ def test_wrong_use(capsys: pytest.CaptureFixture[str], arguments: list[str], say
 def test_wrong_use_before_training_leaves_no_run(capsys: pytest.CaptureFixture[str], here: Path) -> None:
     error_of(capsys, "squeezenet11", "--dataset", "digits")
     error_of(capsys, "lenet5", "--dataset", "digits", "--set", "lr=x")
+    error_of(capsys, "lenet5", "--dataset", "digits", "--set", "flip=random")
     assert not (here / "runs").exists()
 
 

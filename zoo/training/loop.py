@@ -79,7 +79,7 @@ def fit(
     Raises DivergedError at a loss that is not finite, RecipeError, CheckpointError, MissingPackageError.
     """
     where = choose_device(device)
-    _check(train, recipe)
+    check(train, recipe)
     if tensorboard:
         require_events()
     devices = [where] if where.type == "cuda" else []
@@ -234,7 +234,8 @@ class _Reading:
         return float(self.value)
 
 
-def _check(train: Dataset, recipe: Recipe) -> None:
+def check(train: Dataset, recipe: Recipe) -> None:
+    """Raise RecipeError when a data set cannot be trained on by a recipe: too few images, or a flip that lies."""
     if len(train) < recipe.batch_size:
         raise RecipeError(
             f"{train.name} has {len(train)} training images, fewer than one batch of {recipe.batch_size}; "
