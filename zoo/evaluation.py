@@ -1,5 +1,6 @@
 """Accuracy, counted in images: how many of how many."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,6 +85,17 @@ def score(logits_NK: Tensor, labels_N: Tensor) -> Evaluation:
         total=len(labels_N),
         loss=float(cross_entropy(logits_NK.double(), labels_N)),
         confusion=torch.bincount(pairs_N, minlength=classes**2).reshape(classes, classes),
+    )
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation from those of disjoint parts of a data set, of which there must be one at least."""
+    total = sum(part.total for part in parts)
+    return Evaluation(
+        correct=sum(part.correct for part in parts),
+        total=total,
+        loss=sum(part.loss * part.total for part in parts) / total,
+        confusion=torch.stack([part.confusion for part in parts]).sum(0),
     )
 
 

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from scenarios import STEPS, newest, same, train
 
+from zoo.evaluation import Evaluation
+from zoo.training import loop
 from zoo.training.checkpoint import checkpoint_files
 from zoo.training.signals import stop_requests
 
@@ -36,14 +39,50 @@ def test_a_signal_saves_and_returns(tmp_path: Path, name: str, capsys: pytest.Ca
     assert capsys.readouterr().err.splitlines()[-1] == f"stopped by {name} after step 9 of {STEPS}"
 
 
-def test_a_signal_at_the_last_step_finishes(tmp_path: Path) -> None:
-    def ask(_model: Any, step: int, steps: int) -> None:
-        if step == steps - 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    _, run = train(tmp_path, on_step=ask)
+@pytest.mark.parametrize("step", [6, 18], ids=["mid", "end"])
+def test_a_signal_at_the_end_of_an_epoch_does_not_wait_for_its_score(tmp_path: Path, step: int) -> None:
+    """The epoch is saved open, and closed when the run goes on: to the same bits and the same history."""
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    train(whole)
+    _, run = train(part, stop_at=step)
+    assert (run.stopped, run.step, len(run.history)) == ("SIGTERM", step, step // 6 - 1)
+    assert step_kept(part) == step
+    _, run = train(part, resume=True)
     assert run.stopped is None
     assert run.evaluation is not None
+    assert same(newest(part), newest(whole))
+
+
+def test_a_signal_while_an_epoch_is_scored_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    train(whole)
+    scored = []
+
+    def evaluate(*arguments: Any, **named: Any) -> Evaluation:
+        scored.append(len(arguments[1]))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **named)
+
+    real = loop.evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate", evaluate)
+        patch.setattr(loop, "_SCORED_AT_ONCE", 5)
+        _, run = train(part)
+    assert scored == [5], "the rest of the 21 images is not waited for"
+    assert (run.stopped, run.step, run.history) == ("SIGTERM", 6, [])
+    train(part, resume=True)
+    assert same(newest(part), newest(whole))
+
+
+def test_scoring_in_parts_is_scoring_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, whole = train(tmp_path / "whole")
+    monkeypatch.setattr(loop, "_SCORED_AT_ONCE", 4)
+    _, parts = train(tmp_path / "parts")
+    assert whole.evaluation is not None
+    assert parts.evaluation is not None
+    assert parts.evaluation.total == 21
+    assert torch.equal(parts.evaluation.confusion, whole.evaluation.confusion)
+    assert parts.evaluation.loss == pytest.approx(whole.evaluation.loss, rel=1e-6)
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from zoo.data import Dataset
 from zoo.errors import DivergedError, RecipeError
-from zoo.evaluation import Evaluation, evaluate
+from zoo.evaluation import Evaluation, evaluate, joined
 from zoo.recipes import Recipe
 from zoo.training.batches import Batches, chance
 from zoo.training.checkpoint import tidy
@@ -20,11 +20,12 @@ from zoo.training.distributed import Processes, choose_device, processes
 from zoo.training.objectives import CrossEntropy, Objective
 from zoo.training.optimizer import WeightAverage, make_optimizer
 from zoo.training.progress import Clock, Progress, require_events, write_events, write_log
-from zoo.training.signals import stop_requests
+from zoo.training.signals import StopRequest, stop_requests
 from zoo.training.state import Learner, State, refuse_old_checkpoints, save, terms_of
 from zoo.training.state import resume as resume_state
 
 OnStep = Callable[[nn.Module, int, int], None]
+_SCORED_AT_ONCE = 500  # images; between them a request to stop is heard
 _REASONS = ("SIGINT", "SIGTERM", "max_minutes")
 
 
@@ -102,7 +103,18 @@ def fit(
         evaluation: Evaluation | None = None
         stopped: str | None = None
 
-        while state.step < steps and stopped is None:
+        while True:
+            if state.has_open_epoch(batches.steps_an_epoch):
+                evaluation, closed = setting.close_epoch(state, request, clock, progress)
+                if not closed:
+                    stopped = stopped or request.name or "SIGTERM"  # the last: another process was told
+                elif state.step == steps:
+                    stopped = None
+            if state.step == steps or stopped is not None or clock.since_mark() > checkpoint_seconds:
+                setting.save(state, clock)
+            if state.step == steps or stopped is not None:
+                break
+
             lr = recipe.lr_at(state.step, steps)
             images_NCHW, targets = (part[share] for part in batches(state.step))
             if recipe.channels_last:
@@ -129,18 +141,12 @@ def fit(
             state.step += 1
             state.loss_sum += mean_loss
             progress.tick(state.step, mean_loss, clock.images_per_second(state.step, recipe.batch_size), state.history)
-            if state.step % batches.steps_an_epoch == 0:
-                evaluation = setting.close_epoch(state, lr, clock, progress)
-            if state.step == steps:
-                stopped = None
-            if state.step == steps or stopped is not None or clock.since_mark() > checkpoint_seconds:
-                setting.save(state, clock)
 
         if stopped is not None:
             progress.say(f"stopped by {stopped} after step {state.step} of {steps}")
             evaluation = None
         elif evaluation is None:  # resumed at its end
-            evaluation = setting.score(state.result)
+            evaluation, _ = setting.score(state.result, request)
         if average:
             model.load_state_dict(average.model.state_dict())
         model.eval()
@@ -177,23 +183,37 @@ class _Setting:
         if self.team.is_main:
             tidy(self.folder, state.step)
 
-    def score(self, model: nn.Module) -> Evaluation | None:
-        """Score the validation set, if there is one; each process takes its share."""
+    def score(self, model: nn.Module, request: StopRequest) -> tuple[Evaluation | None, bool]:
+        """Score the validation set, if there is one; each process takes its share. (None, False) if asked to stop."""
         if self.valid is None:
-            return None
-        rank, count = self.team.rank, self.team.count
-        part = self.valid if count == 1 else self.valid.subset(torch.arange(rank, len(self.valid), count))
-        return self.team.total_evaluation(evaluate(model, part, device=self.device, precision=self.recipe.precision))
+            return None, True
+        rows_N = torch.arange(self.team.rank, len(self.valid), self.team.count)
+        chunks = rows_N.split(_SCORED_AT_ONCE)
+        parts: list[Evaluation] = []
+        for some in chunks:
+            if request.name is not None:
+                break
+            part = self.valid.subset(some)
+            parts.append(evaluate(model, part, device=self.device, precision=self.recipe.precision))
+        missing = torch.tensor(len(chunks) - len(parts))
+        if self.team.total(missing) > 0:
+            return None, False
+        return self.team.total_evaluation(joined(parts)), True
 
-    def close_epoch(self, state: State, lr: float, clock: Clock, progress: Progress) -> Evaluation | None:
-        """Score the epoch that has just ended, and enter it into the history and the log."""
+    def close_epoch(
+        self, state: State, request: StopRequest, clock: Clock, progress: Progress
+    ) -> tuple[Evaluation | None, bool]:
+        """Score the epoch that has just ended, and enter it into the history and the log; (None, False) if stopped."""
         speed = clock.images_per_second(state.step, self.recipe.batch_size)
         with clock.paused():
-            scored = self.score(state.result)
+            scored, complete = self.score(state.result, request)
+        state.learner.train()
+        if not complete:
+            return None, False
         entry = {
             "epoch": state.step // self.steps_an_epoch,
             "step": state.step,
-            "lr": lr,
+            "lr": self.recipe.lr_at(state.step - 1, self.steps),
             "train_loss": state.loss_sum / self.steps_an_epoch,
             "valid_loss": scored.loss if scored and math.isfinite(scored.loss) else None,
             "valid_top1": scored.top1 if scored else None,
@@ -207,7 +227,7 @@ class _Setting:
             write_log(self.folder, state.history)
             if self.tensorboard:
                 write_events(self.folder, entry)
-        return scored
+        return scored, True
 
     def save(self, state: State, clock: Clock) -> None:
         """Write a checkpoint, if there is a folder for it; the main process does."""

@@ -42,8 +42,8 @@ class Clock:
         return (step - self.first_step) * batch_size / max(1e-9, elapsed)
 
     def seconds_left(self, step: int, steps: int) -> float:
-        """Until the last of `steps`, at the pace of this sitting, pauses counted; at least one step must be done."""
-        return (time.monotonic() - self.began) / (step - self.first_step) * (steps - step)
+        """Until the last of `steps`, at the pace of this sitting, pauses counted."""
+        return (time.monotonic() - self.began) / max(1, step - self.first_step) * (steps - step)
 
     def mark(self) -> None:
         """Begin `since_mark` anew."""

@@ -51,6 +51,10 @@ class State:
         """The model to score and to keep."""
         return self.average.model if self.average else self.learner.model
 
+    def has_open_epoch(self, steps_an_epoch: int) -> bool:
+        """Whether an epoch's last step is done and the epoch is not scored yet: a stop may come between the two."""
+        return len(self.history) < self.step // steps_an_epoch
+
     def to_tree(self, terms: dict[str, Any]) -> dict[str, Any]:
         """Everything a checkpoint holds."""
         saved = self.optimizer.state_dict()
