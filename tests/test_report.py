@@ -334,6 +334,7 @@ class TestPlots:
 
     def test_a_script_that_the_font_lacks_is_no_error(self, tmp_path: Path) -> None:
         report.confusion_plot(torch.eye(2, dtype=torch.int64), ["猫", "犬"], tmp_path / "confusion.png")
+        assert (tmp_path / "confusion.png").exists()
 
 
 class TestReadme:

@@ -44,7 +44,8 @@ def test_module_prefix_is_dropped(squeezenet: State) -> None:
 
 def test_classes_and_channels_are_those_of_the_checkpoint(mobilenet: State) -> None:
     converted = interop.convert_state_dict("mobilenetv1_100", mobilenet, source="timm")
-    build("mobilenetv1_100", num_classes=5, in_chans=1).load_state_dict(converted)
+    loaded = build("mobilenetv1_100", num_classes=5, in_chans=1).load_state_dict(converted)
+    assert loaded.missing_keys == loaded.unexpected_keys == []
 
 
 def test_half_precision_becomes_single(squeezenet: State) -> None:
