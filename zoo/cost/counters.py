@@ -40,8 +40,15 @@ MOVES = frozenset(
     )
 )
 
-# torch's formulas count a multiplication and an addition; these two are missing from its registry.
+
+def _attention_flops(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    """Two products: queries with keys, and their weights with values."""
+    return 2 * prod(query) * key[-2] + 2 * prod(query[:-1]) * key[-2] * value[-1]
+
+
+# torch's formulas count a multiplication and an addition; these are missing from its registry, attention before 2.15.
 TORCH_FORMULAS: dict[Any, Callable[..., int]] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     torch.ops.aten.mv: lambda matrix, vector, *_, **__: 2 * prod(matrix),
     torch.ops.aten.dot: lambda one, other, *_, **__: 2 * prod(one),
 }
@@ -72,7 +79,7 @@ def count_macs(model: nn.Module, image: Image) -> int:
 def operator_macs(packet: Any, args: Sequence[Any], kwargs: dict[str, Any], output: Any) -> int | None:
     """Multiply-accumulates of one call of an aten operator by torch's formulas; None if it multiplies no matrices."""
     if packet in TORCH_FORMULAS:
-        return int(TORCH_FORMULAS[packet](*(a.shape for a in args[:2]))) // 2
+        return int(TORCH_FORMULAS[packet](*(a.shape for a in args if isinstance(a, Tensor)))) // 2
     formula = flop_registry.get(packet)
     return None if formula is None else int(formula(*args, **kwargs, out_val=output)) // 2
 
