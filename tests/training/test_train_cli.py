@@ -230,3 +230,17 @@ def test_a_run_file_that_names_nothing(stopped: Path, capsys: pytest.CaptureFixt
     run["options"][name] = 3
     (stopped / "run.json").write_text(json.dumps(run))
     assert f"it names no {name}" in error_of(capsys, "--resume", str(stopped))
+
+
+def test_subnormal_numbers_are_flushed_while_training_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They make a late epoch more than twice as slow on a CPU."""
+    seen = []
+
+    def train(_given: dict[str, Any]) -> int:
+        seen.append(float(torch.tensor(1e-40) * 1))
+        return 0
+
+    monkeypatch.setattr(train_cli, "_train", train)
+    assert train_cli.main(["lenet5", "--dataset", "digits"]) == 0
+    assert seen == [0.0]
+    assert float(torch.tensor(1e-40) * 1) > 0
