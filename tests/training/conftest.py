@@ -86,8 +86,8 @@ def nursery() -> Iterator[Nursery]:
         process.stdin.close()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def single_thread() -> Iterator[None]:
-    """One thread, here as in the children."""
+    """One thread, here as in the children; for a whole module, so that what its tests share is made with one too."""
     with scenarios.one_thread():
         yield
