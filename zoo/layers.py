@@ -42,6 +42,25 @@ class ConvNormAct(nn.Sequential):
             layers.append(activation(inplace=True))
         super().__init__(*layers)
 
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """On a CPU under autocast, a strided grouped convolution is computed in single precision.
+
+        PyTorch's bfloat16 kernel for the gradient of its input is 5 to 45 times slower (benchmarks/LOG.md).
+        """
+        if not (images_NCHW.is_cpu and torch.is_autocast_enabled("cpu") and _is_strided_and_grouped(self[0])):
+            output_NCHW: Tensor = super().forward(images_NCHW)
+            return output_NCHW
+        with torch.autocast("cpu", enabled=False):
+            features_NCHW: Tensor = self[0](images_NCHW.float()).to(torch.get_autocast_dtype("cpu"))
+        for layer in list(self)[1:]:
+            features_NCHW = layer(features_NCHW)
+        return features_NCHW
+
+
+def _is_strided_and_grouped(convolution: nn.Module) -> bool:
+    """Whether it is a convolution of several groups that lowers the resolution."""
+    return isinstance(convolution, nn.Conv2d) and convolution.groups > 1 and max(convolution.stride) > 1
+
 
 class GlobalAveragePool(nn.Module):
     """Mean over height and width: [N, C, H, W] -> [N, C] (arXiv:1312.4400, section 3.2)."""
