@@ -57,7 +57,7 @@ COMPARISONS = (
         "a bare forward, backward and step on one resident batch",
         "mobilenetv1_050",
         "cifar10",
-        RECIPES["quick"],
+        RECIPES["standard"],
         12,
     ),
     Comparison(
@@ -73,7 +73,7 @@ COMPARISONS = (
         "timm's loader, transforms, optimizer, schedule, average and meters",
         "mobilenetv1_050",
         "cifar10",
-        RECIPES["quick"],
+        RECIPES["standard"],
         12,
     ),
 )

@@ -75,7 +75,10 @@ class Recipe:
 
 
 DIGITS = Augment(rotation=10.0, translation=0.08, scaling=0.1)
+SLIGHT = Augment(crop_padding=2, flip="alternating")
+MILD = Augment(crop_padding=4, flip="alternating")
 OBJECTS = Augment(crop_padding=4, flip="alternating", cutout=8)
+MUON: Any = {"optimizer": "muon", "lr": 0.02, "weight_decay": 0.05, "ema_decay": 0.99, "precision": "bf16"}
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -83,13 +86,13 @@ RECIPES: dict[str, Recipe] = {
         # Networks without batch norm (LeNet, plain VGG, AlexNet) on digits: a small rate, a long average.
         Recipe("mnist-plain", epochs=40, batch_size=128, lr=0.03, weight_decay=5e-4, augment=DIGITS),
         # Networks with batch norm on digits.
-        Recipe("mnist", epochs=8, batch_size=128, lr=0.1, weight_decay=5e-4, precision="bf16", augment=DIGITS),
+        Recipe("mnist", epochs=4, augment=DIGITS, **MUON),
         # Networks with batch norm on objects: two CPU cores, under an hour for the small models.
-        Recipe("quick", epochs=14, lr=0.1, label_smoothing=0.1, precision="bf16", augment=OBJECTS),
+        Recipe("quick", epochs=8, label_smoothing=0.1, augment=MILD, **MUON),
         Recipe("standard", epochs=60, lr=0.1, label_smoothing=0.1, precision="bf16", augment=OBJECTS),
         Recipe("long", epochs=300, lr=0.1, label_smoothing=0.1, precision="bf16", augment=OBJECTS),
         # Networks without batch norm on objects.
-        Recipe("plain", epochs=60, lr=0.02, clip_norm=1.0, augment=OBJECTS),
+        Recipe("plain", epochs=60, clip_norm=1.0, augment=SLIGHT, **MUON | {"lr": 0.01, "precision": "fp32"}),
         # One pass through a few batches: proves that a model trains.
         Recipe("smoke", epochs=1, batch_size=64, lr=0.02, ema_decay=0.9),
     )

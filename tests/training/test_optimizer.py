@@ -13,7 +13,7 @@ from zoo.training.optimizer import WeightAverage, make_optimizer
 RECIPE = Recipe("test", lr=0.01, momentum=0.8, weight_decay=0.05)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw", "lion", "nadamw", "lamb"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lion", "nadamw", "lamb", "muon"])
 def test_norms_and_biases_are_not_decayed(name: str) -> None:
     model = network()
     optimizer = make_optimizer(model, replace(RECIPE, optimizer=name))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scenarios import STEPS, fingerprint, newest, same, train
 
-OPTIMIZERS = ("sgd", "adamw", "lion", "nadamw")
+OPTIMIZERS = ("sgd", "adamw", "lion", "nadamw", "muon")
 # The steps after which a run was interrupted: within an epoch, at its end, one before the end, and twice in one epoch.
 STOPS = ((1,), (4,), (6,), (11,), (STEPS - 1,), (8, 10), (1, 3, 5, 15))
 
