@@ -59,3 +59,7 @@ def unknown(kind: str, name: str, known: Iterable[str], command: str | None = No
     guess = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     every = f" `{command}` prints them all." if command else f" Known: {', '.join(names) or 'none'}."
     return UnknownNameError(f"no {kind} is called {name!r}.{guess}{every}")
+
+
+class CompressionError(ZooError):
+    """A method of compression is configured wrongly, cannot treat what it was given, or cannot keep its promise."""

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from zoo.errors import ImageSizeError, ZooError, unknown
+from zoo.errors import ImageSizeError, UnknownNameError, ZooError, unknown
 from zoo.layers import SMALL_IMAGE
 
 Role = Literal["baseline", "efficient", "yardstick"]
@@ -57,6 +57,21 @@ def register(*, family: str, paper: str, year: int, role: Role) -> Callable[[Bui
         return build
 
     return enter
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The arguments that a network was built with."""
+
+    name: str
+    num_classes: int
+    in_chans: int
+    image_size: int
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.in_chans, self.image_size, self.image_size
 
 
 def architectures() -> dict[str, Architecture]:
@@ -102,7 +117,20 @@ def build(
         least = next((s for s in range(size + 1, 513) if _failing_stage(arch, classes, channels, s) is None), None)
         advice = f"give images of at least {least} x {least}" if least else "no larger size works either"
         raise ImageSizeError(f"an image of {size} x {size} is too small for {name}: it fails at {failure}; {advice}.")
-    return arch.build(classes, channels, size).eval()
+    model = arch.build(classes, channels, size).eval()
+    model.zoo_origin = Origin(name, classes, channels, size)  # type: ignore[assignment]  # copies have it too
+    return model
+
+
+def origin(model: nn.Module) -> Origin:
+    """What a network, or a compressed copy of it, was built as. Raises UnknownNameError for one built elsewhere."""
+    found = getattr(model, "zoo_origin", None)
+    if not isinstance(found, Origin):
+        raise UnknownNameError(
+            f"this {type(model).__name__} was not built by its name, so no file could say how to build it again; "
+            "make it with zoo.create_model, or register it."
+        )
+    return found
 
 
 def _failing_stage(arch: Architecture, num_classes: int, in_chans: int, image_size: int) -> str | None:
