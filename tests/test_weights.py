@@ -15,18 +15,22 @@ from torch import Tensor, nn
 from weight_files import FIXTURES, card_of, model_of, probe, shuffled, store
 
 from zoo.cards import SeedResult, dataset_label
+from zoo.compress.container import pack, save_packed
 from zoo.cost import count_macs
-from zoo.data import Dataset
+from zoo.create import create_model
+from zoo.data import DATASETS, Dataset
 from zoo.errors import FileFormatError, UnknownNameError, WeightError
 from zoo.evaluation import evaluate
 from zoo.files import sha256_file
 from zoo.registry import build
 from zoo.tensorfile import read_tensors, write_tensors
 from zoo.weights import (
+    PACKED,
     Card,
     build_for_card,
     find_card,
     list_cards,
+    load_for_card,
     load_weights,
     read_card,
     save_weights,
@@ -435,6 +439,18 @@ def test_cards_are_listed_and_found(folder: Path) -> None:
         find_card("lenet55", "mnist")
 
 
+def test_without_a_tag_the_only_tagged_weights_are_taken(folder: Path) -> None:
+    store(folder, "lenet5", "mnist", "small")
+    assert find_card("lenet5", "mnist").tag == "small"
+    with pytest.raises(WeightError, match=r"no weights 'lenet5\.mnist'"):
+        find_card("lenet5", "mnist", "")
+    store(folder, "lenet5", "mnist", "large")
+    with pytest.raises(WeightError, match="have tags: 'large', 'small'; give one of them, such as tag='large'"):
+        find_card("lenet5", "mnist")
+    store(folder, "lenet5", "mnist")
+    assert find_card("lenet5", "mnist").tag == ""
+
+
 def test_a_card_under_another_name_is_refused(folder: Path) -> None:
     path = store(folder)
     path.rename(folder / "lenet5.mnist.json")
@@ -471,6 +487,76 @@ def test_where_the_zoo_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path / "nothing"))
     with pytest.raises(WeightError, match="not a folder"):
         list_cards()
+
+
+# packed ---------------------------------------------------------------------------------------------------------------
+
+
+def small_network() -> nn.Module:
+    """A LeNet-5 for digits that has lost half of its first 120 neurons."""
+    model = model_of()
+    with torch.no_grad():
+        for module in (model[7], model[9]):
+            module.weight.copy_(torch.where(module.weight > 0.1, 0.125, 0.0))
+    wide, narrow = model[7], nn.Linear(model[7].in_features, 60)
+    after = nn.Linear(60, 84)
+    with torch.no_grad():
+        narrow.weight.copy_(wide.weight[:60])
+        narrow.bias.copy_(wide.bias[:60])
+        after.weight.copy_(model[9].weight[:, :60])
+        after.bias.copy_(model[9].bias)
+    model[7], model[9] = narrow, after
+    return model
+
+
+def store_packed(folder: Path, model: nn.Module, tag: str = "packed", **changes: Any) -> Path:
+    """A packed LeNet-5 for digits and its card in a zoo folder: the card's path."""
+    image = DATASETS["digits"].image
+    weights = folder / f"lenet5.digits.{tag}.zpk"
+    save_packed(weights, pack(model, name="lenet5", num_classes=10, image=image, dataset="digits", coders=("huffman",)))
+    params = sum(parameter.numel() for parameter in model.parameters())
+    costs = {"format": PACKED, "tag": tag, "params": params, "macs": count_macs(model, image)}
+    write_card(weights.with_suffix(".json"), card_of("lenet5", "digits", weights, **(costs | changes)))
+    return weights.with_suffix(".json")
+
+
+def test_a_packed_network_is_created_and_verified(folder: Path) -> None:
+    model = small_network()
+    path = store_packed(folder, model)
+    assert verify_card(path, accuracy=False) == []
+    created = create_model("lenet5", dataset="digits", pretrained=True)
+    assert same(state(model), state(created))
+    assert same(state(model), state(load_for_card(read_card(path), path.with_suffix(".zpk"))))
+
+
+@pytest.mark.parametrize("name", ["params", "macs", "file_bytes"])
+def test_verify_counts_on_the_packed_network(name: str, folder: Path) -> None:
+    path = store_packed(folder, small_network())
+    card = read_card(path)
+    write_card(path, moved_by_one(card, name))
+    assert verify_card(path, accuracy=False) == [
+        f"{name}: the card says {getattr(card, name) + 1}, found {getattr(card, name)}"
+    ]
+
+
+def test_verify_sees_a_packed_file_that_is_not_the_cards(folder: Path) -> None:
+    path = store_packed(folder, small_network(), classes=tuple("abcdefghijk"), num_classes=11)
+    assert "holds num_classes 10; its card says 11" in "; ".join(verify_card(path, accuracy=False))
+    weights = path.with_suffix(".zpk")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert any("digest" in line for line in verify_card(path, accuracy=False))
+    with pytest.raises(WeightError, match=r"is not \.zpk"):
+        write_card(path, replace(read_card(path), file="lenet5.digits.packed.safetensors"))
+
+
+def test_a_model_of_the_same_shape_is_filled_from_a_packed_file(folder: Path) -> None:
+    whole, model = model_of(seed=4), model_of(seed=5)
+    load_weights(model, store_packed(folder, whole).with_suffix(".zpk"))
+    assert same(state(whole), state(model))
+    smaller = store_packed(folder, small_network(), "small").with_suffix(".zpk")
+    with pytest.raises(WeightError, match=r"whose '7\.bias' is \[60\], the model's \[120\]"):
+        load_weights(model, smaller)
+    assert same(state(whole), state(model))
 
 
 # verify -------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from torch import nn
 from zoo.data import dataset_info
 from zoo.errors import WeightError
 from zoo.registry import build, match
-from zoo.weights import OWN_WEIGHTS, build_for_card, find_card, list_cards, load_weights, weights_path
+from zoo.weights import OWN_WEIGHTS, find_card, list_cards, load_for_card, weights_path
 
 EXTERNAL_SIZES = (1000, 3, 224)  # classes, channels, pixels a side of a timm or torchvision model, if none is given
 
@@ -89,6 +89,4 @@ def _pretrained(
     ):
         if given not in (None, trained):
             raise WeightError(f"{card.stem} has {what}={trained}; {what}={given} was given: {OWN_WEIGHTS}.")
-    model = build_for_card(card)
-    load_weights(model, weights_path(card), sha256=card.sha256)
-    return model
+    return load_for_card(card, weights_path(card))

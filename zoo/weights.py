@@ -3,6 +3,9 @@
 Weights of two dimensions and more are stored as float16, everything of fewer (biases, scales, running statistics) as
 float32. Batch counters and auxiliary classifiers (`auxiliary.*`) are left out, and keep their values on loading. What a
 file may fill in is decided by the model alone: its names, shapes and dtypes.
+
+A packed file (`.zpk`, zoo.compress.container) holds a whole network, which may have fewer channels than the registered
+one: `load_for_card` gives it, and `load_weights` fills a model of the same shape from it.
 """
 
 import math
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 
 from zoo.cards import (
     FORMAT,
+    PACKED,
     SUFFIXES,
     Card,
     SeedResult,
@@ -22,9 +26,11 @@ from zoo.cards import (
     read_card,
     write_card,
 )
+from zoo.compress.container import load_packed
+from zoo.compress.structure import AUXILIARY, stored_state
 from zoo.cost import count_macs
 from zoo.data import Dataset, dataset_info, load_dataset
-from zoo.errors import FileFormatError, WeightError, ZooError
+from zoo.errors import WeightError, ZooError
 from zoo.evaluation import evaluate
 from zoo.registry import architecture, build
 from zoo.strict import quoted
@@ -32,6 +38,7 @@ from zoo.tensorfile import TensorFile, check_fit, open_tensors, write_tensors
 
 __all__ = [
     "FORMAT",
+    "PACKED",
     "Card",
     "SeedResult",
     "build_for_card",
@@ -39,6 +46,7 @@ __all__ = [
     "dataset_label",
     "find_card",
     "list_cards",
+    "load_for_card",
     "load_weights",
     "read_card",
     "save_weights",
@@ -49,7 +57,6 @@ __all__ = [
 ]
 
 ENVIRONMENT = "ZOO_WEIGHTS"
-AUXILIARY = "auxiliary."  # what every key of a classifier for training only begins with
 FOLDER = "folder:"
 LOSS_TOLERANCE = 1e-3  # of the loss: kernels of another machine add up in another order
 OWN_WEIGHTS = "leave out num_classes, in_chans and image_size, or train your own weights"
@@ -75,10 +82,22 @@ def list_cards(model: str | None = None, dataset: str | None = None) -> list[Car
 
 
 def find_card(model: str, dataset: str, tag: str | None = None) -> Card:
-    """The card of a model's weights for a data set. Raises WeightError that says which weights there are instead."""
+    """The card of a model's weights for a data set.
+
+    tag: None takes the weights without a tag or, where there are none, those of the only tag; "" the former alone.
+    Raises WeightError that says which weights there are instead, or which of several to choose.
+    """
     path = weights_folder() / f"{card_stem(model, dataset, tag or '')}.json"
     if os.path.lexists(path):
         return _read_member(path)
+    tagged = sorted(path.parent.glob(f"{path.stem}.*.json")) if tag is None else []
+    if len(tagged) == 1:
+        return _read_member(tagged[0])
+    if tagged:
+        raise WeightError(
+            f"the weights of {model} for {dataset} have tags: {', '.join(repr(_tag(path)) for path in tagged)}; "
+            f"give one of them, such as tag={_tag(tagged[0])!r}."
+        )
     if "/" not in model:
         architecture(model)
     cards = list_cards()
@@ -99,7 +118,7 @@ def weights_path(card: Card) -> Path:
 def save_weights(path: str | Path, model: nn.Module) -> None:
     """Write a model's weights atomically. Raises WeightError for a value that is not finite or overflows float16."""
     tensors = {}
-    for name, tensor in _kept(model).items():
+    for name, tensor in stored_state(model).items():
         tensors[name] = tensor.detach().to(_stored_dtype(tensor))
         if tensors[name].dtype == torch.float16 and bool((tensors[name].isinf() & tensor.isfinite()).any()):
             raise WeightError(
@@ -115,7 +134,10 @@ def load_weights(model: nn.Module, path: str | Path, *, sha256: str | None = Non
     sha256: hex digest that the file must have (its card's), compared first.
     Raises FileFormatError for a broken file, WeightError for one that was changed or does not fit the model.
     """
-    kept = _kept(model)
+    if Path(path).suffix == SUFFIXES[PACKED]:
+        _load_same_shape(model, Path(path), sha256)
+        return
+    kept = stored_state(model)
     with open_tensors(path, sha256=sha256, follow_links=False) as file:
         _check_format(file)
         _check_sides(file, kept)
@@ -126,8 +148,31 @@ def load_weights(model: nn.Module, path: str | Path, *, sha256: str | None = Non
             tensor.copy_(tensors[name])
 
 
+def load_for_card(card: Card, path: str | Path) -> nn.Module:
+    """The network of a card with the weights of its file, which is at `path`, in eval mode.
+
+    Raises FileFormatError for a broken file, WeightError for one that is not the card's.
+    """
+    if card.format != PACKED:
+        model = build_for_card(card)
+        load_weights(model, path, sha256=card.sha256)
+        return model
+    model, info = load_packed(path, sha256=card.sha256)
+    for what, on_card, found in (
+        ("model", card.model, info.model),
+        ("num_classes", card.num_classes, info.num_classes),
+        ("image", card.image, info.image),
+        ("dataset", card.dataset, info.dataset or card.dataset),
+    ):
+        if on_card != found:
+            raise WeightError(
+                f"{path} holds {what} {quoted(found)}; its card says {on_card}: take the card made for it."
+            )
+    return model
+
+
 def build_for_card(card: Card) -> nn.Module:
-    """The network that a card's weights belong to, freshly initialised, in eval mode."""
+    """The registered network of a card, freshly initialised, in eval mode; a packed file may hold a smaller one."""
     channels, size, _ = card.image
     if "/" in card.model:
         from zoo.interop import create_external
@@ -145,15 +190,15 @@ def verify_card(path: str | Path, *, accuracy: bool, dataset: Dataset | None = N
     path = Path(path)
     try:
         card = read_card(path)
-        model = build_for_card(card)
     except ZooError as error:
         return [str(error)]
-    differences = _model_differences(card, model) + _data_differences(card)
+    differences = _data_differences(card)
     file = path.parent / card.file
     try:
-        load_weights(model, file, sha256=card.sha256)
-    except (FileFormatError, WeightError) as error:
+        model = load_for_card(card, file)
+    except ZooError as error:
         return [*differences, str(error)]
+    differences = _model_differences(card, model) + differences
     differences += _differ("file_bytes", card.file_bytes, file.stat().st_size)
     return differences + (_accuracy_differences(card, model, dataset) if accuracy else [])
 
@@ -204,13 +249,30 @@ def _read_member(path: Path) -> Card:
     return card
 
 
-def _kept(model: nn.Module) -> dict[str, Tensor]:
-    """The part of a model's state that a file holds, sharing the model's memory."""
-    return {
-        name: tensor
-        for name, tensor in model.state_dict().items()
-        if not name.startswith(AUXILIARY) and name.rpartition(".")[2] != "num_batches_tracked"
-    }
+def _tag(path: Path) -> str:
+    """Of the card of tagged weights, by its name."""
+    return path.stem.rpartition(".")[2]
+
+
+def _load_same_shape(model: nn.Module, path: Path, sha256: str | None) -> None:
+    """Fill a model, in place, from a packed file that holds a network of the same names and shapes."""
+    kept = stored_state(model)
+    packed, info = load_packed(path, sha256=sha256)
+    found = stored_state(packed)
+    differing = [name for name in kept.keys() | found.keys() if _shape(kept, name) != _shape(found, name)]
+    if differing:
+        name = min(differing)
+        raise WeightError(
+            f"{path} holds a {info.model} whose {quoted(name)} is {_shape(found, name)}, the model's "
+            f"{_shape(kept, name)}; take the network that is in the file: zoo.load_packed({path.name!r})."
+        )
+    with torch.no_grad():
+        for name, tensor in kept.items():
+            tensor.copy_(found[name])
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> list[int] | None:
+    return list(tensors[name].shape) if name in tensors else None
 
 
 def _stored_dtype(tensor: Tensor) -> torch.dtype:

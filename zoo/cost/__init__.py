@@ -4,6 +4,7 @@ All figures are for one image in eval mode. Each is defined beside its field in 
 
     records      what comes back: Cost, LayerCost, Unsupported
     counters     two independent counts of multiply-accumulates: fvcore, and torch.utils.flop_counter alone
+    weights      the parameters, seen through masks, codebooks and other parametrizations
     trace        one forward pass as a list of operators, and what follows from it: liveness, bytes
     measurement  measure(): one model in, one Cost out, the model as it was
     cache        cached_cost(): the same for a registered name, remembered until any source it rests on changes

@@ -1,7 +1,6 @@
 """measure(): one model in, one Cost out, the model as it was."""
 
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -9,7 +8,8 @@ from torch.nn.utils import parametrize
 from zoo.cost.counters import count_with_fvcore, require_fvcore
 from zoo.cost.records import Cost, LayerCost, Unsupported
 from zoo.cost.subject import blank_image, image_fits, left_as_it_was, plain_model
-from zoo.cost.trace import Trace, flash_bytes, owner, peak_elements, storage, trace
+from zoo.cost.trace import Trace, flash_bytes, peak_elements, trace
+from zoo.cost.weights import storage, weights_of
 from zoo.errors import ZooError
 from zoo.registry import Image
 
@@ -51,12 +51,15 @@ def _cost(
     if unseen > 0:
         unsupported = unsupported | {UNSEEN: Unsupported(1, unseen)}
     peak, peak_layer = peak_elements(seen, deployed=False)
-    used = [p for p in model.parameters() if storage(p) in seen.read]
+    weights = weights_of(model)
+    used = list(seen.weights.values())
+    behind = {s for weight in weights for s in weight.storages}
+    buffers = [b for b in model.buffers() if storage(b) in seen.read - behind]
     channels, height, width = image
     return Cost(
         image=(channels, height, width),
-        params=sum(p.numel() for p in model.parameters()),
-        params_used=sum(p.numel() for p in used),
+        params=sum(weight.tensor.numel() for weight in weights),
+        params_used=sum(weight.tensor.numel() for weight in used),
         nonzero_params=sum(row.nonzero_params for row in layers),
         macs=macs,
         fvcore_total=total,
@@ -67,7 +70,7 @@ def _cost(
         peak_activation_bytes=4 * peak,
         peak_layer=peak_layer,
         peak_activation_bytes_int8=peak_elements(seen, deployed=True)[0],
-        weight_bytes=sum(_fp32_bytes(t) for t in (*used, *(b for b in model.buffers() if storage(b) in seen.read))),
+        weight_bytes=sum(_fp32_bytes(t) for t in (*(weight.tensor for weight in used), *buffers)),
         flash_bytes=flash_bytes(seen),
         by_layer=layers,
         unsupported=unsupported,
@@ -93,12 +96,10 @@ def _by_layer(model: nn.Module, seen: Trace) -> tuple[LayerCost, ...]:
         elif step.layer not in settled:
             row = replace(row, output_shape=step.output_shape)
         rows[step.layer] = row
-    for name, parameter in model.named_parameters():
-        if storage(parameter) in seen.read:
-            layer = owner(name.rpartition(".")[0])
-            row = rows.get(layer) or _row(layer, modules)
-            nonzero = row.nonzero_params + int(_as_read(modules, name, parameter).count_nonzero())
-            rows[layer] = replace(row, params=row.params + parameter.numel(), nonzero_params=nonzero)
+    for weight in seen.weights.values():
+        row = rows.get(weight.layer) or _row(weight.layer, modules)
+        nonzero = row.nonzero_params + int(weight.tensor.count_nonzero())
+        rows[weight.layer] = replace(row, params=row.params + weight.tensor.numel(), nonzero_params=nonzero)
     return tuple(row for row in rows.values() if row.macs or row.params)
 
 
@@ -112,15 +113,6 @@ def _count(shape: tuple[int, ...]) -> int:
     for size in shape:
         elements *= size
     return elements
-
-
-def _as_read(modules: dict[str, nn.Module], name: str, parameter: Tensor) -> Tensor:
-    """The parameter as the forward pass sees it: through its parametrization, where that keeps the size."""
-    layer, marker, rest = name.partition(".parametrizations.")
-    if not marker:
-        return parameter
-    value: Any = getattr(modules[layer], rest.partition(".")[0])
-    return value if isinstance(value, Tensor) and value.numel() == parameter.numel() else parameter
 
 
 def _uncalled(model: nn.Module, seen: Trace) -> tuple[str, ...]:

@@ -44,7 +44,8 @@ class Cost:
     """What one image costs in eval mode.
 
     image: (channels, height, width).
-    params: elements of all parameters, each once.
+    params: elements of all parameters, each once; a compressed weight that has a form (zoo.compress.forms) counts as
+        the tensor that the form stands for, however it is stored, here and in every other figure.
     params_used: of those, the ones that some operator of the forward pass reads (so without auxiliary heads).
     nonzero_params: of params_used, the elements that are not zero, seen through parametrizations (masks).
     macs: multiply-accumulates of convolutions, linear layers and matrix products, by fvcore; no bias, norm or pooling.
@@ -56,7 +57,8 @@ class Cost:
         for each of its two operands that depends on a parameter. A layer that reads the image thus counts twice (its
         input needs no gradient), any other three times.
     bit_operations: macs times weight bits times activation bits: 32 x 32, or what the innermost module around the
-        call declares in the int attributes `weight_bits` and `activation_bits`.
+        call declares in the int attributes `weight_bits` and `activation_bits`. A weight that has a form declares the
+        form's bits: ceil(log2 K) for K shared values, 1 for signs.
     activations: elements that convolutions, linear layers and matrix products put out: what fvcore's
         ActivationCountAnalysis counts, and the fused attention that it does not know.
     peak_activation_bytes: the most bytes of activations alive at one operator, at 4 bytes an element. Alive are the

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.cost.counters import operator_macs
+from zoo.cost.weights import Weight, bits_of_form, owner, storage, weights_of
 
 FULL_BITS = 32
 
@@ -59,13 +60,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Trace:
-    """All steps; `elements` of each storage made from the image; storages of image, outputs and parameters."""
+    """All steps; `elements` of each storage made from the image; storages of image and outputs; weights read, by one
+    of their storages.
+    """
 
     steps: tuple[Step, ...]
     elements: dict[int, int]
     image: int
     outputs: frozenset[int]
-    parameters: Mapping[int, Tensor]
+    weights: Mapping[int, Weight]
 
     @property
     def read(self) -> frozenset[int]:
@@ -80,9 +83,8 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.calls: list[tuple[str, nn.Module]] = [("", model)]
         self.steps: list[Step] = []
-        self.parameters = {storage(p): p for p in model.parameters()}
         self.elements = {storage(batch): batch.numel()}
-        self.learned = set(self.parameters)
+        self.learned = {storage(p) for p in model.parameters()}
         self.kept: list[Any] = []
         self.nonzero: dict[tuple[int, int, int], int] = {}
 
@@ -133,18 +135,13 @@ class _Recorder(TorchDispatchMode):
 
     def _declared(self, attribute: str) -> int:
         """What the innermost module around the call declares."""
-        declared = (getattr(module, attribute, None) for _, module in reversed(self.calls))
-        return next((bits for bits in declared if isinstance(bits, int)), FULL_BITS)
-
-
-def storage(tensor: Tensor) -> int:
-    """The name of a tensor's memory, the same for all views of it."""
-    return int(tensor.untyped_storage()._cdata)
-
-
-def owner(name: str) -> str:
-    """Qualified name of the module that a parametrization's module belongs to; any other name unchanged."""
-    return name.partition(".parametrizations.")[0].removesuffix(".parametrizations")
+        for _, module in reversed(self.calls):
+            bits = getattr(module, attribute, None)
+            if bits is None and attribute == "weight_bits":
+                bits = bits_of_form(module)
+            if isinstance(bits, int):
+                return bits
+        return FULL_BITS
 
 
 def trace(model: nn.Module, batch: Tensor) -> Trace:
@@ -153,7 +150,10 @@ def trace(model: nn.Module, batch: Tensor) -> Trace:
     with _calls_followed(model, recorder.calls), recorder:
         output = model(batch)
     returned = frozenset(storage(t) for t in _tensors(output))
-    return Trace(tuple(recorder.steps), recorder.elements, storage(batch), returned, recorder.parameters)
+    read = {s for step in recorder.steps for s in step.reads}
+    used = [(weight, next((s for s in weight.storages if s in read), None)) for weight in weights_of(model)]
+    weights = {source: weight for weight, source in used if source is not None}
+    return Trace(tuple(recorder.steps), recorder.elements, storage(batch), returned, weights)
 
 
 def peak_elements(trace: Trace, *, deployed: bool) -> tuple[int, str]:
@@ -191,9 +191,9 @@ def peak_elements(trace: Trace, *, deployed: bool) -> tuple[int, str]:
 
 def flash_bytes(trace: Trace) -> int:
     """Bytes of the network in flash by the embedded convention; definition at `Cost`."""
-    norms = {frozenset(trace.parameters.keys() & set(s.reads)) or s.layer: s for s in trace.steps if s.norm_channels}
+    norms = {frozenset(trace.weights.keys() & set(s.reads)) or s.layer: s for s in trace.steps if s.norm_channels}
     in_norms = {s for step in norms.values() for s in step.reads}
-    plain = [p for s, p in trace.parameters.items() if s in trace.read and s not in in_norms]
+    plain = [weight.tensor for source, weight in trace.weights.items() if source not in in_norms]
     makers = {step.writes[0]: step for step in trace.steps if step.weight is not None}
     calls = Counter(step.weight for step in makers.values())
     readers = Counter(s for step in trace.steps for s in set(step.reads))

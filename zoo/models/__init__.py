@@ -14,6 +14,7 @@ from zoo.models import (  # isort: skip
     googlenet,
     inception_v2,
     inception_v3,
+    xnor,
     xception,
     resnet,
 )
@@ -31,4 +32,5 @@ __all__ = [
     "squeezenet",
     "vgg",
     "xception",
+    "xnor",
 ]

@@ -2,5 +2,6 @@
 
 from zoo.training.objectives.base import Objective
 from zoo.training.objectives.cross_entropy import CrossEntropy
+from zoo.training.objectives.sparsity import L1, BatchNormL1, DropNeuron, GroupSparsity
 
-__all__ = ["CrossEntropy", "Objective"]
+__all__ = ["L1", "BatchNormL1", "CrossEntropy", "DropNeuron", "GroupSparsity", "Objective"]

@@ -1,0 +1,145 @@
+"""How fast binary networks are on packed words, as ratios to PyTorch's float convolutions in the same run.
+
+    python benchmarks/xnor_speed.py [--rounds 9] [--threads 1] [--out benchmarks/results/xnor_speed.jsonl]
+
+Each subject is measured against two alternatives on the same images, in float32:
+
+    float       the same network with ordinary convolutions in place of the binary ones
+    simulated   the binary network as it trains: signs made anew each time, convolved as floats
+
+A ratio is the alternative's time over that of `zoo.compress.binary.pack_network`, so more than 1 is a gain. Blocks of
+all sides alternate, and who goes first rotates; a round's ratio is that of blocks of one round. The median of the
+rounds is reported with their lowest and highest. numpy works in one thread, so one thread is the default for PyTorch.
+Before anything is timed, the packed outputs are compared with the simulated ones bit by bit. About a minute.
+"""
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from zoo import registry
+from zoo.compress.binary import pack_network
+from zoo.cost import count_macs
+from zoo.files import write_atomically
+from zoo.models.xnor import BinaryConv2d
+from zoo.runs import device_name, versions
+
+BLOCK_SECONDS = 0.15
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is run: a registered network, or one binary convolution; on images or features [batch, *image]."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    image: tuple[int, int, int]
+    batch_size: int
+
+
+def layer(channels: int, filters: int, kernel: int) -> Callable[[], nn.Module]:
+    """One binary convolution that keeps the size."""
+    return lambda: nn.Sequential(BinaryConv2d(channels, filters, kernel, padding=kernel // 2))
+
+
+SUBJECTS = tuple(
+    Subject(name, build, image, batch_size)
+    for name, build, image in (
+        ("xnor_lenet5", lambda: registry.build("xnor_lenet5"), (1, 28, 28)),
+        ("xnor_nin", lambda: registry.build("xnor_nin"), (3, 32, 32)),
+        ("1x1 convolution, 192 to 160 maps", layer(192, 160, 1), (192, 32, 32)),
+        ("5x5 convolution, 96 to 192 maps", layer(96, 192, 5), (96, 16, 16)),
+        ("3x3 convolution, 256 to 256 maps", layer(256, 256, 3), (256, 14, 14)),
+    )
+    for batch_size in (1, 16)
+)
+
+
+def main() -> None:
+    """Measure every subject and write one JSON line each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "xnor_speed.jsonl")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    lines = []
+    for subject in SUBJECTS:
+        lines.append(json.dumps(compare(subject, arguments.rounds)) + "\n")
+        print(lines[-1], end="", flush=True)
+    write_atomically(arguments.out, "".join(lines))
+
+
+@torch.no_grad()
+def compare(subject: Subject, rounds: int) -> dict[str, object]:
+    """Ratios of the packed network to both alternatives, round by round."""
+    torch.manual_seed(0)
+    simulated = subject.build().eval()
+    sides = {"packed": pack_network(simulated), "float": with_floats(simulated), "simulated": simulated}
+    images = torch.randn(subject.batch_size, *subject.image)
+    assert torch.equal(sides["packed"](images), simulated(images)), "the packed network is not the simulated one"
+    calls = {name: calls_a_block(side, images) for name, side in sides.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    names = list(sides)
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            seconds[name].append(seconds_a_call(sides[name], images, calls[name]))
+    return {
+        "subject": subject.name,
+        "batch_size": subject.batch_size,
+        "macs": count_macs(simulated, subject.image),
+        "rounds": rounds,
+        **{f"{name}_over_packed": summary(seconds[name], seconds["packed"]) for name in ("float", "simulated")},
+        **{f"{name}_milliseconds": 1000 * statistics.median(taken) for name, taken in seconds.items()},
+        "device": device_name(torch.device("cpu")),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": versions() | {"numpy": np.__version__},
+    }
+
+
+def with_floats(model: nn.Module) -> nn.Module:
+    """A copy with ordinary convolutions of the same shape in place of the binary ones."""
+    copied = copy.deepcopy(model)
+    for name, module in list(copied.named_modules()):
+        if isinstance(module, BinaryConv2d):
+            parent, _, child = name.rpartition(".")
+            float_layer = copy.deepcopy(module)
+            float_layer.__class__ = nn.Conv2d  # type: ignore[assignment]
+            setattr(copied.get_submodule(parent), child, float_layer)
+    return copied.eval()
+
+
+def calls_a_block(model: nn.Module, images: torch.Tensor) -> int:
+    """How many calls fill a block; warms everything up too."""
+    seconds_a_call(model, images, 2)
+    return max(1, round(BLOCK_SECONDS / seconds_a_call(model, images, 2)))
+
+
+def seconds_a_call(model: nn.Module, images: torch.Tensor, calls: int) -> float:
+    """Mean time of one call in a block of some."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        model(images)
+    return (time.perf_counter() - start) / calls
+
+
+def summary(alternative: list[float], packed: list[float]) -> dict[str, object]:
+    """Median, lowest and highest of the rounds' ratios, and all of them."""
+    ratios = [a / b for a, b in zip(alternative, packed, strict=True)]
+    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "ratios": ratios}
+
+
+if __name__ == "__main__":
+    main()
