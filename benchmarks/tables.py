@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from references import NONE_YET, REFERENCES, leads, leads_table
+
 from zoo.errors import ZooError
 from zoo.files import write_atomically
 from zoo.ranking import FRONTS, Row, rank
@@ -19,14 +21,16 @@ from zoo.report import (
     plot_digest,
     ranking_table,
     replace_block,
+    size_text,
     speed_table,
     table_markdown,
 )
-from zoo.weights import list_cards
+from zoo.weights import Card, list_cards
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASETS = ("mnist", "cifar10")
 SPEED_RESULTS = Path("benchmarks/results/trainer_speed.jsonl")
+LOADING_RESULTS = Path("benchmarks/results/loading_time.jsonl")
 NO_RESULTS = "No results yet."
 
 
@@ -58,6 +62,9 @@ def readme_blocks(root: Path, rankings: dict[str, list[Row]]) -> dict[str, str]:
     blocks["weights"] = table_markdown(cards_table(cards)) if cards else NO_RESULTS
     results = speed_results(root / SPEED_RESULTS)
     blocks["trainer-speed"] = table_markdown(speed_table(results)) if results else NO_RESULTS
+    found = [lead for rows in rankings.values() for lead in leads(rows)]
+    blocks["reference-beaten"] = table_markdown(leads_table(found)) if found else NONE_YET
+    blocks["loading-time"] = loading_text(root / LOADING_RESULTS, cards)
     return blocks
 
 
@@ -67,6 +74,21 @@ def speed_results(path: Path) -> list[dict[str, object]]:
         return []
     results = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
     return list({(result["comparison"], result["model"]): result for result in results}.values())
+
+
+def loading_text(path: Path, cards: Sequence[Card]) -> str:
+    """The slowest file to load, in a sentence; results of files that are not stored as they were do not count."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    stored = {card.sha256 for card in cards}
+    results = [result for result in map(json.loads, lines) if result["sha256"] in stored]
+    if not results:
+        return NO_RESULTS
+    worst = max(results, key=lambda result: result["seconds_median"])
+    return (
+        f"Of {len(results)} files measured ({len(cards)} are stored), `{worst['weights']}` "
+        f"({size_text(worst['file_bytes'])}) takes the longest: {worst['seconds_median']:.3f} s beyond building the "
+        f"network, the median of {worst['rounds']} rounds ({worst['seconds_low']:.3f} to {worst['seconds_high']:.3f})."
+    )
 
 
 def _refresh_readme(root: Path, rankings: dict[str, list[Row]], write: bool) -> list[str]:
@@ -87,13 +109,14 @@ def _refresh_plots(root: Path, rankings: dict[str, list[Row]], write: bool) -> l
     """A plot is compared by the digest it carries, since its bytes depend on matplotlib's version too."""
     stale = []
     for dataset, rows in rankings.items():
+        references = [reference for reference in REFERENCES if reference.dataset == dataset]
         for x in FRONTS:
             name = f"benchmarks/results/pareto-{dataset}-{x}.svg"
             path = root / name
-            if not path.exists() or plot_digest(rows, x) not in path.read_text():
+            if not path.exists() or plot_digest(rows, x, references) not in path.read_text():
                 stale.append(name)
                 if write:
-                    pareto_plot(rows, path, x=x)
+                    pareto_plot(rows, path, x=x, references=references)
     return stale
 
 

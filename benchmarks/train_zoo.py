@@ -1,14 +1,16 @@
 """Train the weights of the zoo by a plan, best value first, within a time budget.
 
-    python benchmarks/train_zoo.py cpu --minutes 480 --jobs 2 --threads 1
-    python benchmarks/train_zoo.py full --minutes 600 --compile
-    python benchmarks/train_zoo.py full --only '*.cifar10' --dry-run
+    python -m benchmarks.train_zoo cpu --minutes 480 --jobs 2 --threads 1
+    python -m benchmarks.train_zoo full --minutes 600 --compile
+    python -m benchmarks.train_zoo full --only '*.cifar10' --dry-run
 
 A plan is a list of trainings (model, data set, recipe, seeds). Each runs as `train.py` in a process of its own,
-`--jobs` at a time. Stopped by Ctrl-C, SIGTERM, the budget or a power cut, the same command goes on where it was: what is
-finished is skipped, what is half done is resumed from its checkpoint. Every finished training goes to the zoo folder at
-once, as weights and card. The stored weights are always those of a training's first seed; the others are counted on its
-card. Needs torch and timm alone. Exit status: 0 when all is done, 1 when something is left, 2 for wrong use.
+`--jobs` at a time. Stopped by Ctrl-C, SIGTERM, the budget or a power cut, the same command goes on where it was: what
+is finished is skipped, what is half done is resumed from its checkpoint. Every finished training goes to the zoo folder
+at once, as weights and card. The stored weights are always those of a training's first seed; the others are counted on
+its card. One that fails, or whose stored card is damaged, is named and left; the others go on. Needs torch and timm,
+and to be started in the root of a checkout where `zoo` is not installed.
+Exit status: 0 when all is done, 1 when something is left, 2 for wrong use, 128 + n after signal n.
 """
 
 import argparse
@@ -24,12 +26,12 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from zoo import recipes
 from zoo.cards import Card, SeedResult, card_stem, read_card, write_card
-from zoo.errors import CheckpointError, ZooError, unknown
-from zoo.files import write_atomically
+from zoo.errors import CheckpointError, WeightError, ZooError, unknown
+from zoo.files import sha256_file, write_atomically
 from zoo.recipes import Recipe, get_recipe
 from zoo.runs import read_run
 from zoo.training.checkpoint import checkpoint_files
@@ -65,6 +67,7 @@ class Training:
 CPU = (
     Training("resnet20", "mnist", "mnist", 4),
     Training("lenet5", "cifar10", "plain", 60, seeds=3),
+    Training("lenet5_caffe", "cifar10", "plain", 40),
     Training("resnet20", "cifar10", "quick", 16, seeds=3, tag="cpu"),
     Training("mobilenetv1_025", "cifar10", "quick", 16, tag="cpu"),
     Training("mobilenetv1_050", "cifar10", "quick", 10, seeds=3, tag="cpu"),
@@ -144,10 +147,16 @@ class Task:
             if run["recipe"] == recipes.to_dict(self.training.recipe) and wanted.items() <= run["options"].items():
                 yield folder
 
-    def result(self, out: Path) -> Path | None:
-        """The card of its finished run, if it is finished."""
-        cards = (folder / f"{self.training.stem}.json" for folder in self.folders(out))
-        return next((card for card in cards if card.exists()), None)
+    def result(self, out: Path) -> tuple[Path, Card] | None:
+        """Folder and card of its finished run. One whose card or weights are damaged is not: resuming it mends them."""
+        for folder in self.folders(out):
+            try:
+                card = read_card(folder / f"{self.training.stem}.json")
+                if sha256_file(folder / card.file) == card.sha256:
+                    return folder, card
+            except (WeightError, FileNotFoundError):
+                continue
+        return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -156,15 +165,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.plan not in PLANS:
             raise unknown("plan", options.plan, PLANS)
+        if options.jobs < 1:
+            raise ZooError(f"--jobs {options.jobs} was given; at least 1 training at a time is allowed.")
         trainings = [training for training in PLANS[options.plan] if fnmatchcase(training.stem, options.only)]
         if not trainings:
             raise unknown("training", options.only, [training.stem for training in PLANS[options.plan]])
+        if options.dry_run:
+            return show_plan(trainings, options)
         (options.out / RUNS).mkdir(parents=True, exist_ok=True)
-        with only_one(options.out / RUNS):
-            return run_plan(trainings, options)
+        with only_one(options.out / RUNS) as lock:
+            return run_plan(trainings, options, lock)
     except (ZooError, OSError) as error:
-        print(f"train_zoo.py: error: {error}", file=sys.stderr)
+        _complain(f"train_zoo.py: error: {error}")
         return 2
+
+
+def show_plan(trainings: Sequence[Training], options: argparse.Namespace) -> int:
+    """Print the command of every task that is left, and change nothing."""
+    sound = readable(trainings, options)
+    tasks = [task for task in in_order(sound) if not is_done(task, options)]
+    for task in tasks:
+        print(f"{task.label}: {shlex.join(task.command(options, options.minutes)[1:])}")
+    return 1 if tasks or len(sound) < len(trainings) else 0
+
+
+def run_plan(trainings: Sequence[Training], options: argparse.Namespace, lock: int) -> int:
+    """Work through the tasks; returns the exit status."""
+    sound = readable(trainings, options)
+    for training in sound:
+        store(training, options)
+    tasks = [task for task in in_order(sound) if not is_done(task, options)]
+    crew = Crew(options, lock)
+    with crew.listening():
+        crew.work(list(tasks))
+    left = [task.label for task in in_order(trainings) if task.training not in sound or not is_done(task, options)]
+    trained = sum(task.label not in left for task in tasks)
+    print(f"{trained} trained, {len(left)} left" + (f": {', '.join(left)}" if left else ""))
+    if crew.stopped_by:
+        return 128 + crew.stopped_by
+    return 1 if left else 0
 
 
 def in_order(trainings: Sequence[Training]) -> list[Task]:
@@ -173,90 +212,81 @@ def in_order(trainings: Sequence[Training]) -> list[Task]:
     return [task for column in columns for task in column if task is not None]
 
 
-def run_plan(trainings: Sequence[Training], options: argparse.Namespace) -> int:
-    """Work through the tasks; returns the exit status."""
-    for training in trainings:
-        store(training, options)
-    tasks = [task for task in in_order(trainings) if not is_done(task, options)]
-    if options.dry_run:
-        for task in tasks:
-            print(f"{task.label}: {shlex.join(task.command(options, options.minutes)[1:])}")
-        return 1 if tasks else 0
-    crew = Crew(options)
-    with crew.listening():
-        waiting = list(tasks)
-        while waiting or crew.working:
-            while waiting and len(crew.working) < options.jobs and crew.minutes_left() > 0 and not crew.signal:
-                crew.start(waiting.pop(0))
-            if not crew.working:
-                break
-            crew.wait()
-    left = [task.label for task in tasks if not is_done(task, options)]
-    print(f"{len(tasks) - len(left)} trained, {len(left)} left" + (f": {', '.join(left)}" if left else ""))
-    if crew.signal:
-        return 128 + crew.signal
-    return 1 if left else 0
-
-
 def is_done(task: Task, options: argparse.Namespace) -> bool:
     """Whether its result is counted on a card of the zoo folder that the same recipe made, or waits in its run."""
-    card = _stored(task.training, options)
-    return task.result(options.out) is not None or (
-        card is not None and any(run.seed == task.seed for run in card.seeds)
-    )
+    card = stored_card(task.training, options)
+    counted = card is not None and any(run.seed == task.seed for run in card.seeds)
+    return counted or task.result(options.out) is not None
+
+
+def stored_card(training: Training, options: argparse.Namespace) -> Card | None:
+    """The card of the zoo folder, if the same recipe made it. Raises WeightError for a damaged one."""
+    path = options.weights / f"{training.stem}.json"
+    card = read_card(path) if path.exists() else None
+    return card if card is not None and card.recipe == recipes.to_dict(training.recipe) else None
+
+
+def readable(trainings: Sequence[Training], options: argparse.Namespace) -> list[Training]:
+    """Those without a damaged card in the zoo folder; the others are named, and what they have is left as it is."""
+    sound = []
+    for training in trainings:
+        try:
+            stored_card(training, options)
+            sound.append(training)
+        except WeightError as error:
+            _complain(f"{training.stem} is left: {error}")
+    return sound
 
 
 def store(training: Training, options: argparse.Namespace) -> None:
     """Bring the finished runs of a training to the zoo folder: weights of seed 0, and a card that counts every seed."""
-    tasks = [Task(training, seed) for seed in range(training.seeds)]
-    results = {task.seed: path for task in tasks if (path := task.result(options.out)) is not None}
-    cards = {seed: read_card(path) for seed, path in results.items()}
-    stored = _stored(training, options)
-    first = cards.get(0, stored)
+    stored = stored_card(training, options)
+    results = {seed: found for seed in range(training.seeds) if (found := Task(training, seed).result(options.out))}
+    first = results[0][1] if 0 in results else stored
     if first is None:
         return  # the weights that are to be stored are not there yet
     known = {run.seed: run for run in (stored.seeds if stored else ())}
-    known |= {seed: SeedResult(seed, card.correct, card.total) for seed, card in cards.items()}
+    known |= {seed: SeedResult(seed, card.correct, card.total) for seed, (_, card) in results.items()}
     card = replace(first, seeds=tuple(known[seed] for seed in sorted(known)))
     if card == stored:
         return
-    options.weights.mkdir(parents=True, exist_ok=True)
-    if 0 in results and (stored is None or stored.sha256 != card.sha256):
-        write_atomically(options.weights / card.file, (results[0].parent / card.file).read_bytes())
+    if stored is None or stored.sha256 != card.sha256:
+        write_atomically(options.weights / card.file, (results[0][0] / card.file).read_bytes())
     write_card(options.weights / f"{training.stem}.json", card)
     print(f"stored {training.stem}: {', '.join(f'{run.top1:.2%}' for run in card.seeds)}", flush=True)
 
 
-def _stored(training: Training, options: argparse.Namespace) -> Card | None:
-    """The card of the zoo folder, if the same recipe made it."""
-    path = options.weights / f"{training.stem}.json"
-    if not path.exists():
-        return None
-    card = read_card(path)
-    return card if card.recipe == recipes.to_dict(training.recipe) else None
-
-
 @dataclass
 class Crew:
-    """The processes at work."""
+    """The processes at work. lock: descriptor that each inherits, so that what outlives us still keeps others out."""
 
     options: argparse.Namespace
+    lock: int
     working: dict[Task, subprocess.Popen[bytes]] = field(default_factory=dict)
-    signal: int = 0
+    stopped_by: int = 0
     began: float = field(default_factory=time.monotonic)
+
+    def work(self, waiting: list[Task]) -> None:
+        """Do the tasks in order, so many at a time, until none is left, the time is up or a signal came."""
+        while True:
+            free = self.options.jobs - len(self.working)
+            if waiting and free > 0 and self.minutes_left() > 0 and not self.stopped_by:
+                self.start(waiting.pop(0))
+            elif self.working:
+                self.wait()
+            else:
+                return
 
     def minutes_left(self) -> float:
         """Of the whole budget."""
         return float(self.options.minutes) - (time.monotonic() - self.began) / 60
 
     def start(self, task: Task) -> None:
-        """Begin a task or go on with it. Its own group: a Ctrl-C reaches it through us, once."""
+        """Begin a task or go on with it. Its own session: a Ctrl-C reaches it through us, once."""
         command = task.command(self.options, self.minutes_left())
-        log = self.options.out / RUNS / f"{task.training.stem}.seed{task.seed}.log"
-        print(
-            f"{'resuming' if '--resume' in command else 'starting'} {task.label}; its messages go to {log}", flush=True
-        )
-        with log.open("ab") as messages:
+        verb = "resuming" if "--resume" in command else "starting"
+        print(f"{verb} {task.label}; its messages go to {self.log(task)}", flush=True)
+        with self.log(task).open("ab") as messages:
             self.working[task] = subprocess.Popen(
                 command,
                 cwd=self.options.out,
@@ -264,28 +294,31 @@ class Crew:
                 stderr=messages,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                pass_fds=(self.lock,),
             )
 
+    def log(self, task: Task) -> Path:
+        """Where its messages go."""
+        return Path(self.options.out, RUNS, f"{task.training.stem}.seed{task.seed}.log")
+
     def wait(self) -> None:
-        """Until something finished or a signal came; then tidy up after it."""
-        while True:
-            over = [task for task, process in self.working.items() if process.poll() is not None]
-            if over or self.signal:
-                break
-            time.sleep(0.2)
-        if self.signal and not over:
-            self.dismiss()
-            over = list(self.working)
+        """Until something finished, which is stored, or a signal came, which dismisses all."""
+        while not (over := [task for task, process in self.working.items() if process.poll() is not None]):
+            if self.stopped_by:
+                self.dismiss()
+            else:
+                time.sleep(0.2)
         for task in over:
             status = self.working.pop(task).returncode
             store(task.training, self.options)
-            if status != 0 and not self.signal:
-                print(f"{task.label} failed with status {status}; its log says why", file=sys.stderr, flush=True)
+            if status != 0 and not self.stopped_by:
+                words = self.log(task).read_text(errors="replace").splitlines()
+                _complain(f"{task.label} failed with status {status}: {words[-1] if words else 'it said nothing'}")
 
     def dismiss(self) -> None:
         """Ask all to save and leave; kill those that do not."""
         for process in self.working.values():
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
         for process in self.working.values():
             try:
                 process.wait(LONGEST_WAIT)
@@ -295,29 +328,35 @@ class Crew:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Note SIGINT and SIGTERM instead of dying of them."""
+        """Note SIGINT and SIGTERM instead of dying of them; leave no process behind."""
         before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
+            self.dismiss()
             for number, handler in before.items():
                 signal.signal(number, handler)
-            if self.working:
-                self.dismiss()
 
-    def _note(self, number: int, _frame: Any) -> None:
-        self.signal = self.signal or number
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.stopped_by = self.stopped_by or number
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Refuse to run twice over the same runs."""
+def only_one(folder: Path) -> Iterator[int]:
+    """Refuse to run twice over the same runs; gives the descriptor that holds the lock."""
     with (folder / ".train_zoo.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ZooError(f"another train_zoo.py works in {folder}; wait for it, or give another --out.") from None
-        yield
+        except BlockingIOError:
+            raise ZooError(
+                f"another train_zoo.py, or a training that one left behind, works in {folder}; wait for it, or give "
+                "another --out."
+            ) from None
+        yield lock.fileno()
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _number(folder: Path) -> int:

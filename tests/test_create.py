@@ -1,5 +1,6 @@
 """Models by name: sizes from the data set, weights from the zoo folder, and errors that say what to do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 from weight_files import model_of, store
 
 from zoo.create import create_model, list_models
-from zoo.errors import ImageSizeError, UnknownNameError, WeightError
-from zoo.registry import architectures
-from zoo.weights import load_weights
+from zoo.errors import FileFormatError, ImageSizeError, UnknownNameError, WeightError
+from zoo.files import sha256_file
+from zoo.registry import architectures, build
+from zoo.weights import load_weights, read_card, save_weights, write_card
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +106,44 @@ def test_tampered_weights_are_refused(folder: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(WeightError, match="changed or damaged"):
         create_model("lenet5", dataset="digits", pretrained=True)
+
+
+def test_weights_whose_shapes_do_not_fit_are_refused_by_name(folder: Path) -> None:
+    """Card and file agree with each other, and not with the network that the card names."""
+    card = folder / "resnet20.cifar10.json"
+    save_weights(folder / "resnet20.cifar10.safetensors", model_of("lenet5", "cifar10"))
+    file = folder / "resnet20.cifar10.safetensors"
+    write_card(card, replace(read_card(card), sha256=sha256_file(file), file_bytes=file.stat().st_size))
+    with pytest.raises(WeightError, match=r"resnet20\.cifar10\.safetensors.* (lacks|holds) the tensor '"):
+        create_model("resnet20", dataset="cifar10", pretrained=True)
+    save_weights(file, build("resnet20", num_classes=7, in_chans=3, image_size=32))
+    write_card(card, replace(read_card(card), sha256=sha256_file(file), file_bytes=file.stat().st_size))
+    with pytest.raises(WeightError, match=r"resnet20\.cifar10 has 7 classes; the model was built with 10"):
+        create_model("resnet20", dataset="cifar10", pretrained=True)
+
+
+def test_a_card_that_is_another_files_is_refused(folder: Path) -> None:
+    small, main = folder / "lenet5.digits.small.json", folder / "lenet5.digits.json"
+    save_weights(folder / "lenet5.digits.small.safetensors", model_of("lenet5", "digits", seed=8))
+    with pytest.raises(WeightError, match=r"lenet5\.digits\.small\.safetensors.*changed or damaged"):
+        create_model("lenet5", dataset="digits", pretrained=True, tag="small")
+    small.write_bytes(main.read_bytes())
+    with pytest.raises(WeightError, match="all three names agree"):
+        create_model("lenet5", dataset="digits", pretrained=True, tag="small")
+
+
+def test_a_card_without_its_file_and_a_damaged_card_are_named(folder: Path) -> None:
+    (folder / "lenet5.digits.safetensors").unlink()
+    with pytest.raises(FileFormatError, match=r"lenet5\.digits\.safetensors.*no such file"):
+        create_model("lenet5", dataset="digits", pretrained=True)
+    (folder / "lenet5.digits.json").write_text("{}")
+    with pytest.raises(WeightError, match=r"lenet5\.digits\.json.*lacks field"):
+        create_model("lenet5", dataset="digits", pretrained=True)
+
+
+def test_a_tag_that_does_not_exist_lists_those_that_do() -> None:
+    with pytest.raises(WeightError, match=r"no weights 'lenet5\.digits\.big'.*lenet5\.digits, lenet5\.digits\.small"):
+        create_model("lenet5", dataset="digits", pretrained=True, tag="big")
 
 
 def test_models_of_other_libraries() -> None:

@@ -248,6 +248,51 @@ class TestPlots:
         assert "1 of 31 models not drawn" in text
         assert report.plot_digest(self.CROWD, "macs") in text
 
+    REFERENCES = tuple(
+        report.Reference(f"elsewhere_{i}", "cifar10", 0.85 + 0.01 * i, 900_000 * (i + 1), macs, i % 2 == 0, "a paper")
+        for i, macs in enumerate((2_000_000, 3_000_000, None, 5_000_000, 5_100_000, 9_000_000))
+    )
+
+    def test_references_are_drawn_by_name_where_their_cost_is_known(self, tmp_path: Path) -> None:
+        path = tmp_path / "front.svg"
+        assert report.pareto_plot(self.CROWD, path, references=self.REFERENCES) == 1
+        text = path.read_text()
+        assert [r.name in text for r in self.REFERENCES] == [r.macs is not None for r in self.REFERENCES]
+        assert ">published elsewhere<" in text
+        assert ">published elsewhere, weights openly licensed<" in text
+        report.pareto_plot(self.CROWD, path, x="bytes", references=self.REFERENCES)
+        assert "elsewhere" not in path.read_text()
+
+    def test_digest_follows_the_references_that_are_drawn(self) -> None:
+        changed = (replace(self.REFERENCES[0], top1=0.5), *self.REFERENCES[1:])
+        closed = (replace(self.REFERENCES[0], open_weights=False), *self.REFERENCES[1:])
+        sets = ((), self.REFERENCES, changed, closed)
+        assert len({report.plot_digest(self.CROWD, "macs", references) for references in sets}) == 4
+        assert len({report.plot_digest(self.CROWD, "bytes", references) for references in sets}) == 1
+
+    def test_references_alone_are_a_picture(self, tmp_path: Path) -> None:
+        report.pareto_plot([fake_row("a", None, 5)], tmp_path / "front.svg", references=self.REFERENCES)
+        assert "elsewhere_0" in (tmp_path / "front.svg").read_text()
+
+    def test_no_error_at_all_has_its_place(self, tmp_path: Path) -> None:
+        rows = mark_fronts([fake_row("perfect", 1.0, 1000), fake_row("good", 0.99, 100)])
+        report.pareto_plot(rows, tmp_path / "front.svg")
+        assert "perfect" in (tmp_path / "front.svg").read_text()
+
+    @pytest.mark.parametrize(
+        ("low", "high", "ticks"),
+        [
+            (3, 33, [3, 4, 5, 6, 7, 8, 9, 10, 20, 30]),
+            (0.25, 0.55, [0.3, 0.4, 0.5]),
+            (9.1, 9.45, [9.1, 9.2, 9.3, 9.4]),
+            (40, 110, [40, 50, 60, 70, 80, 90, 100]),
+        ],
+    )
+    def test_ticks_are_round_errors(self, low: float, high: float, ticks: list[float]) -> None:
+        from zoo.report.pareto import _error_ticks
+
+        assert _error_ticks(low, high) == ticks
+
     def test_same_rows_same_bytes(self, tmp_path: Path) -> None:
         for name in ("a.svg", "b.svg"):
             report.pareto_plot(self.CROWD, tmp_path / name, x="params")
@@ -273,8 +318,8 @@ class TestPlots:
             boxes.extend(text.get_window_extent().extents for text in axes.texts)
 
         monkeypatch.setattr(pareto, "_place_labels", placed)
-        report.pareto_plot(self.CROWD, tmp_path / "front.png")
-        assert len(boxes) == 30
+        report.pareto_plot(self.CROWD, tmp_path / "front.png", references=self.REFERENCES)
+        assert len(boxes) == 35
         overlaps = [pareto._overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i]]
         assert max(overlaps) <= 1, "square pixels"
 
@@ -348,7 +393,7 @@ class TestReadme:
     def test_blocks_and_plots_are_written_once_and_then_fresh(
         self, tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        markers = ("ranking-mnist", "ranking-cifar10", "weights", "trainer-speed")
+        markers = ("ranking-mnist", "ranking-cifar10", "weights", "trainer-speed", "reference-beaten", "loading-time")
         (tmp_path / "README.md").write_text("".join(f"<!-- zoo:{m} -->\n<!-- /zoo:{m} -->\n" for m in markers))
         monkeypatch.setattr(tables, "rank", lambda dataset: ROWS)
         monkeypatch.setattr(tables, "list_cards", lambda: [fake_card("lenet5")])
@@ -365,6 +410,10 @@ class TestReadme:
         text = (tmp_path / "README.md").read_text()
         assert "| a | lenet5 | 2.13 | 1.50 | 3.00 | 5 |" in text, "the latest result of a comparison counts"
         assert "lenet5.cifar10" in text
+        assert "| nin | 90.00 % | 5.00 M MACs | 50.0 k |" in text, "above the best open checkpoint of its budget"
+        assert tables.readme_blocks(tmp_path, {"cifar10": ROWS[:2]})["reference-beaten"] == "None yet."
+        assert "BSConv" in (results.parent / "pareto-cifar10-macs.svg").read_text()
+        assert "BSConv" not in (results.parent / "pareto-mnist-macs.svg").read_text()
         assert len(list(results.parent.glob("*.svg"))) == 6
         assert tables.main(["--check"], root=tmp_path) == 0
 
@@ -373,7 +422,82 @@ class TestReadme:
         assert tables.main(["--check"], root=tmp_path) == 1
         assert "pareto-mnist-macs.svg" in capsys.readouterr().out
 
+    def test_the_slowest_file_to_load_is_named(self, tables: ModuleType, tmp_path: Path) -> None:
+        path = tmp_path / "loading_time.jsonl"
+        cards = [fake_card("lenet5"), replace(fake_card("vgg16_bn"), sha256="1" * 64)]
+        assert tables.loading_text(path, cards) == "No results yet."
+        line = {"weights": "a", "file_bytes": 2_000_000, "seconds_low": 0.01, "seconds_high": 0.05, "rounds": 9}
+        lines = [
+            {**line, "sha256": "0" * 64, "seconds_median": 0.0301},
+            {**line, "sha256": "1" * 64, "seconds_median": 0.0401, "weights": "b"},
+            {**line, "sha256": "2" * 64, "seconds_median": 0.0501, "weights": "of a file that is no longer stored"},
+        ]
+        path.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+        assert tables.loading_text(path, cards).startswith(
+            "Of 2 files measured (2 are stored), `b` (2.00 MB) takes the longest: 0.040 s beyond building the network"
+        )
+
     @pytest.mark.slow
     @pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="there is no README.md")
     def test_readme_and_plots_are_fresh(self, tables: ModuleType) -> None:
         assert tables.refresh(ROOT, write=False) == []
+
+
+class TestReferences:
+    @pytest.fixture
+    def references(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+        import references
+
+        return references
+
+    def test_the_table_is_of_shares_and_counts(self, references: ModuleType) -> None:
+        table = references.REFERENCES
+        assert len({(r.dataset, r.name) for r in table}) == len(table)
+        assert all(0.5 < r.top1 < 1 and r.source and (r.params or r.macs) for r in table)
+        assert {r.dataset for r in table} == {"mnist", "cifar10"}
+
+    @pytest.mark.parametrize(
+        ("cost", "budget", "name"),
+        [
+            ("macs", 5_000_000, "open, 2.1 M MACs"),
+            ("macs", 15_000_000, "ShuffleNetV2 0.5"),
+            ("macs", 50_000_000, "ResNet-20 (pytorchcv)"),
+            ("macs", 150_000_000, "SE-ResNet-56"),
+            ("macs", 300_000_000, "SE-ResNet-164-BN"),
+            ("params", 100_000, "MLPerf Tiny ResNet-8"),
+            ("params", 300_000, "ResNet-20 (pytorchcv)"),
+            ("params", 1_000_000, "SE-ResNet-56"),
+        ],
+    )
+    def test_the_best_open_checkpoint_of_each_budget(
+        self, references: ModuleType, cost: str, budget: int, name: str
+    ) -> None:
+        assert references.best_open("cifar10", cost, budget).name == name
+
+    def test_no_open_checkpoint_is_known_there(self, references: ModuleType) -> None:
+        assert references.best_open("cifar10", "params", 50_000) is None
+        assert references.best_open("mnist", "macs", 5_000_000) is None
+
+    def test_a_lead_is_over_the_budget_that_the_model_keeps_to(self, references: ModuleType) -> None:
+        rows = [
+            fake_row(
+                "small", 0.91, 12_000_000, params=90_000
+            ),  # above 90.13 at 15 M MACs, above 85 at 100 k parameters
+            fake_row("level", 0.9013, 15_000_000, params=400_000),
+            fake_row("above_all_budgets", 0.99, 400_000_000, params=20_000_000),
+            fake_row("without_rival", 0.7, 400_000_000, params=40_000),
+            fake_row("unknown", None, 1_000_000),
+        ]
+        found = references.leads(rows)
+        assert [(lead.row.name, lead.cost, lead.budget, lead.beaten.name) for lead in found] == [
+            ("small", "macs", 15_000_000, "ShuffleNetV2 0.5"),
+            ("small", "params", 100_000, "MLPerf Tiny ResNet-8"),
+        ]
+        assert found[0].points == pytest.approx(0.87)
+        assert references.leads_table(found).texts[0] == (
+            "small", "91.00 %", "15.0 M MACs", "12.0 M", "ShuffleNetV2 0.5, 10.9 M", "90.13 %", "0.87",
+        )  # fmt: skip
+
+    def test_a_lead_is_only_over_the_same_data_set(self, references: ModuleType) -> None:
+        assert references.leads([fake_row("digits", 0.99, 12_000_000, dataset="mnist")]) == []

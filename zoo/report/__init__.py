@@ -21,7 +21,7 @@ from zoo.report.pages import (
     speed_table,
     verification_table,
 )
-from zoo.report.pareto import pareto_plot, plot_digest
+from zoo.report.pareto import Reference, pareto_plot, plot_digest
 from zoo.report.plots import confusion_plot, curves_plot, mistakes_sheet
 from zoo.report.ranking import comparison_table, ranking_table
 from zoo.report.tables import (
@@ -41,6 +41,7 @@ from zoo.report.tables import (
 __all__ = [
     "FORMATS",
     "Column",
+    "Reference",
     "Table",
     "cards_table",
     "comparison_table",
