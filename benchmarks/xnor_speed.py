@@ -7,8 +7,8 @@ Each subject is measured against two alternatives on the same images, in float32
     float       the same network with ordinary convolutions in place of the binary ones
     simulated   the binary network as it trains: signs made anew each time, convolved as floats
 
-A ratio is the alternative's time over that of `zoo.compress.binary.pack_network`, so more than 1 is a gain. Blocks of
-all sides alternate, and who goes first rotates; a round's ratio is that of blocks of one round. The median of the
+A ratio is the alternative's time over that of `zoo.compression.binary.pack_network`, so more than 1 is a gain. Blocks
+of all sides alternate, and who goes first rotates; a round's ratio is that of blocks of one round. The median of the
 rounds is reported with their lowest and highest. numpy works in one thread, so one thread is the default for PyTorch.
 Before anything is timed, the packed outputs are compared with the simulated ones bit by bit. About a minute.
 """
@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from zoo import registry
-from zoo.compress.binary import pack_network
+from zoo.compression.binary import pack_network
 from zoo.cost import count_macs
 from zoo.files import write_atomically
 from zoo.models.xnor import BinaryConv2d

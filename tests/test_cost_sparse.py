@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from zoo import registry
-from zoo.compress.binary import Binarize
-from zoo.compress.forms import Form, Plain, Scaled, Shared, Signs, Vectors, values
-from zoo.compress.stage import Workbench
-from zoo.compress.treat import Made, put
+from zoo.compression.binary import Binarize
+from zoo.compression.forms import Form, Plain, Scaled, Shared, Signs, Vectors, values
+from zoo.compression.stage import Workbench
+from zoo.compression.treat import Made, put
 from zoo.cost import cached_cost, measure
 
 # Weights and positions of lenet5's five layers on an image of 32 x 32.

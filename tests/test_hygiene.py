@@ -16,10 +16,10 @@ LAYERS = (
     ("errors", "files", "strict", "tensorfile", "registry", "layers", "conditions"),
     ("models", "data", "recipes"),
     ("evaluation", "training", "cost"),
-    ("cards", "weights", "interop", "compress", "dynamic", "latency"),
+    ("cards", "weights", "interop", "compression", "dynamic", "latency"),
     ("create",),
     ("ranking", "report"),
-    ("runs", "train_cli", "cli", "train", "__main__", "__init__"),
+    ("runs", "compress_runs", "train_cli", "cli", "train", "__main__", "__init__"),
 )
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 

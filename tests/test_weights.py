@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from weight_files import FIXTURES, card_of, model_of, probe, shuffled, store
 
 from zoo.cards import SeedResult, dataset_label
-from zoo.compress.container import pack, save_packed
+from zoo.compression.container import pack
 from zoo.cost import count_macs
 from zoo.create import create_model
 from zoo.data import DATASETS, Dataset
@@ -513,7 +513,7 @@ def store_packed(folder: Path, model: nn.Module, tag: str = "packed", **changes:
     """A packed LeNet-5 for digits and its card in a zoo folder: the card's path."""
     image = DATASETS["digits"].image
     weights = folder / f"lenet5.digits.{tag}.zpk"
-    save_packed(weights, pack(model, name="lenet5", num_classes=10, image=image, dataset="digits", coders=("huffman",)))
+    weights.write_bytes(pack(model, name="lenet5", num_classes=10, image=image, dataset="digits", coders=("huffman",)))
     params = sum(parameter.numel() for parameter in model.parameters())
     costs = {"format": PACKED, "tag": tag, "params": params, "macs": count_macs(model, image)}
     write_card(weights.with_suffix(".json"), card_of("lenet5", "digits", weights, **(costs | changes)))

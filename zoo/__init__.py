@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo import errors, interop
+    from zoo.compression import Packed, Receipt, compress, load_packed, save_packed
     from zoo.cost import Cost, measure
     from zoo.create import create_model, list_models
     from zoo.data import Dataset, load_dataset, preprocess
@@ -30,9 +31,12 @@ __all__ = [
     "Dataset",
     "Evaluation",
     "Objective",
+    "Packed",
+    "Receipt",
     "Recipe",
     "Row",
     "Run",
+    "compress",
     "create_model",
     "errors",
     "evaluate",
@@ -40,10 +44,12 @@ __all__ = [
     "interop",
     "list_models",
     "load_dataset",
+    "load_packed",
     "measure",
     "preprocess",
     "rank",
     "register",
+    "save_packed",
 ]
 
 _HOMES = {
@@ -53,18 +59,23 @@ _HOMES = {
     "Dataset": "zoo.data",
     "Evaluation": "zoo.evaluation",
     "Objective": "zoo.training",
+    "Packed": "zoo.compression",
+    "Receipt": "zoo.compression",
     "Recipe": "zoo.recipes",
     "Row": "zoo.ranking",
     "Run": "zoo.training",
+    "compress": "zoo.compression",
     "create_model": "zoo.create",
     "evaluate": "zoo.evaluation",
     "fit": "zoo.training",
     "list_models": "zoo.create",
     "load_dataset": "zoo.data",
+    "load_packed": "zoo.compression",
     "measure": "zoo.cost",
     "preprocess": "zoo.data",
     "rank": "zoo.ranking",
     "register": "zoo.registry",
+    "save_packed": "zoo.compression",
 }
 
 

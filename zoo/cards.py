@@ -19,7 +19,7 @@ from zoo.registry import architecture
 from zoo.strict import RefusedError, parse_json, quoted, read_small, sentence
 
 FORMAT = "zoo-weights-1"
-PACKED = "zoo-packed-1"  # zoo.compress.container; params and macs of such a card are the packed network's own
+PACKED = "zoo-packed-1"  # zoo.compression.container; params and macs of such a card are the packed network's own
 SUFFIXES = {FORMAT: ".safetensors", PACKED: ".zpk"}  # of each format that this version reads
 MAX_CARD_BYTES = 1 << 20
 REMEDY = "write the card anew with `zoo train`, or get it again"

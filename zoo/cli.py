@@ -5,6 +5,7 @@ was wrong); Ctrl-C gives 130. Whatever is heavy is imported by the command that 
 """
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -207,16 +208,19 @@ def eval_command(
     from zoo.data import load_dataset
     from zoo.evaluation import evaluate
     from zoo.report import confusion_table, evaluation_table
-    from zoo.weights import load_weights
+    from zoo.weights import load_for_card, load_weights
 
     file, card = _weight_file(weights)
     if card is not None:
         model, dataset = model or card.model, dataset or card.dataset
     if model is None or dataset is None:
         raise ZooError("it is not known what to score: give MODEL --dataset NAME, or --weights with a card beside it.")
-    network = create_model(model, dataset=dataset, pretrained=file is None, tag=tag)
-    if file is not None:
-        load_weights(network, file, sha256=card.sha256 if card else None)
+    if file is not None and card is not None and model == card.model:
+        network = load_for_card(card, file)
+    else:
+        network = create_model(model, dataset=dataset, pretrained=file is None, tag=tag)
+        if file is not None:
+            load_weights(network, file)
     data = load_dataset(dataset, split)
     result = evaluate(network, data)
     tables = [evaluation_table(result, model=model, dataset=dataset, split=split)]
@@ -282,6 +286,48 @@ def train(context: typer.Context) -> None:
     raise typer.Exit(train_main(context.args))
 
 
+@app.command()
+def compress(
+    model: Annotated[str, typer.Argument(help="a model with stored weights")],
+    dataset: DatasetOption,
+    pipeline: Annotated[str, typer.Option(help="deep-compression, auto, slim, share or quantize")] = "deep-compression",
+    density: Annotated[float, typer.Option(help="share of weights, or of channels, that stays")] = 0.1,
+    bits: Annotated[int, typer.Option(help="of a weight")] = 5,
+    epochs: Annotated[int, typer.Option(help="of training in all; 0 for none")] = 4,
+    max_loss: Annotated[float | None, typer.Option(help="auto: accuracy to lose before training, a share")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="auto: bytes of the weights")] = None,
+    tag: Annotated[str | None, typer.Option(help="of the weights that come out; by default the pipeline")] = None,
+    from_tag: Annotated[str | None, typer.Option(help="of the weights to begin with")] = None,
+    seed: Annotated[int, typer.Option(help="decides all chance")] = 0,
+    valid_images: Annotated[int | None, typer.Option(help="training images held out (a tenth)")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="add a table of all tensors")] = False,
+    format: FormatOption = "text",
+) -> None:
+    """Compress stored weights into a file, stage by stage, with receipts."""
+    from zoo.compress_runs import Job, run
+    from zoo.compression.presets import Wishes
+    from zoo.compression.presets import pipeline as stages_of
+    from zoo.report import layers_table, receipts_table
+
+    wishes = Wishes(density, bits, epochs, max_loss, max_bytes)
+    stages = tuple(stages_of(pipeline, wishes))
+    words = ["zoo", "compress", model, "--dataset", dataset, "--pipeline", pipeline]
+    for name, value in (
+        ("density", density), ("bits", bits), ("epochs", epochs), ("max-loss", max_loss), ("max-bytes", max_bytes),
+        ("tag", tag), ("from-tag", from_tag), ("seed", seed), ("valid-images", valid_images),
+    ):  # fmt: skip
+        words += [f"--{name}", str(value)] if value is not None else []
+    command = shlex.join(words)
+    _chat(command)
+    job = Job(model, dataset, stages, tag or pipeline, command, from_tag, seed, valid_images)
+    _, _, receipts = run(job, _chat)
+    tables = [receipts_table(receipts), layers_table(receipts[-1])]
+    _print(tables if layers else tables[0], format)
+    for receipt in receipts:
+        for name, reason in receipt.untreated.items():
+            _chat(f"{receipt.stage.partition('(')[0]} did not treat {name}: {reason}")
+
+
 def _names(models: "Sequence[str] | None") -> list[str] | None:
     """Names with shell patterns spelled out; None for all models."""
     from zoo.errors import unknown
@@ -308,12 +354,13 @@ def _weight_file(given: Path | None) -> "tuple[Path | None, Card | None]":
     if given is None:
         return None, None
     if given.is_dir():
-        cards = [path for path in sorted(given.glob("*.json")) if path.with_suffix(".safetensors").exists()]
-        if len(cards) != 1:
+        files = [path for ending in ("*.safetensors", "*.zpk") for path in sorted(given.glob(ending))]
+        files = [path for path in files if path.with_suffix(".json").exists()]
+        if len(files) != 1:
             raise ZooError(
-                f"{given} holds {len(cards)} weight files with a card where one was looked for; name the file."
+                f"{given} holds {len(files)} weight files with a card where one was looked for; name the file."
             )
-        given = cards[0].with_suffix(".safetensors")
+        given = files[0]
     beside = given.with_suffix(".json")
     return given, read_card(beside) if beside.exists() else None
 

@@ -216,6 +216,8 @@ def _with_cost(row: Row, count: Callable[[], Cost]) -> Row:
 def _with_card(row: Row, card: Card | None, reason: str) -> Row:
     if card is None:
         return replace(row, missing={**row.missing, **dict.fromkeys(CARD_COLUMNS, reason)})
+    if card.params != row.params and row.params is not None:
+        row = _as_cut(row, card)
     return replace(
         row,
         tag=card.tag or None,
@@ -227,6 +229,16 @@ def _with_card(row: Row, card: Card | None, reason: str) -> Row:
         top1_mean=card.top1_mean,
         top1_std=card.top1_std,
         missing=row.missing if len(card.seeds) > 1 else {**row.missing, "top1_std": "one training has no spread"},
+    )
+
+
+def _as_cut(row: Row, card: Card) -> Row:
+    """The row of a network that was made smaller than the one of its name: its card says what is left."""
+    counts: dict[str, Any] = {"params": card.params, "macs": card.macs, "flops": 2 * card.macs}
+    others = [column for column in COST_COLUMNS if column not in counts]
+    reason = "of the whole network only; channels were removed from this one"
+    return replace(
+        row, **counts | dict.fromkeys(others, None), missing={**row.missing, **dict.fromkeys(others, reason)}
     )
 
 

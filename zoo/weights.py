@@ -4,8 +4,8 @@ Weights of two dimensions and more are stored as float16, everything of fewer (b
 float32. Batch counters and auxiliary classifiers (`auxiliary.*`) are left out, and keep their values on loading. What a
 file may fill in is decided by the model alone: its names, shapes and dtypes.
 
-A packed file (`.zpk`, zoo.compress.container) holds a whole network, which may have fewer channels than the registered
-one: `load_for_card` gives it, and `load_weights` fills a model of the same shape from it.
+A packed file (`.zpk`, zoo.compression.container) holds a whole network, which may have fewer channels than the
+registered one: `load_for_card` gives it, and `load_weights` fills a model of the same shape from it.
 """
 
 import math
@@ -26,8 +26,8 @@ from zoo.cards import (
     read_card,
     write_card,
 )
-from zoo.compress.container import load_packed
-from zoo.compress.structure import AUXILIARY, stored_state
+from zoo.compression.container import load_packed
+from zoo.compression.structure import AUXILIARY, stored_state
 from zoo.cost import count_macs
 from zoo.data import Dataset, dataset_info, load_dataset
 from zoo.errors import WeightError, ZooError

@@ -44,7 +44,7 @@ class Cost:
     """What one image costs in eval mode.
 
     image: (channels, height, width).
-    params: elements of all parameters, each once; a compressed weight that has a form (zoo.compress.forms) counts as
+    params: elements of all parameters, each once; a compressed weight that has a form (zoo.compression.forms) counts as
         the tensor that the form stands for, however it is stored, here and in every other figure.
     params_used: of those, the ones that some operator of the forward pass reads (so without auxiliary heads).
     nonzero_params: of params_used, the elements that are not zero, seen through parametrizations (masks).

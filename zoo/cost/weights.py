@@ -1,6 +1,6 @@
 """What the parameters of a network are, seen through parametrizations, and what memory is called.
 
-A compressed weight counts as the tensor that its form stands for (zoo.compress.forms), however it is stored.
+A compressed weight counts as the tensor that its form stands for (zoo.compression.forms), however it is stored.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 @dataclass(frozen=True)
 class Weight:
-    """A parameter as the network sees it, or the tensor that a form (zoo.compress.forms) stands for in its place.
+    """A parameter as the network sees it, or the tensor that a form (zoo.compression.forms) stands for in its place.
 
     layer: qualified name of the module that it belongs to. tensor: through its parametrization, if that keeps the size.
     storages: of what it is made of: the parameter itself, or all parameters and buffers behind the form.
@@ -43,7 +43,7 @@ def weights_of(model: nn.Module) -> list[Weight]:
 
 
 def bits_of_form(module: nn.Module) -> int | None:
-    """What the form of a compressed weight says (zoo.compress.forms); None for a weight without one."""
+    """What the form of a compressed weight says (zoo.compression.forms); None for a weight without one."""
     parts = _parametrizations(module).get("weight")
     return int(parts[-1].form().bits) if parts is not None and _has_form(parts) else None
 

@@ -1,5 +1,5 @@
 """XNOR-Net (arXiv:1603.05279): convolutions whose weights and inputs are -1 and +1, so that a dot product is an
-exclusive or and a population count. `zoo.compress.binary.pack_network` computes it that way.
+exclusive or and a population count. `zoo.compression.binary.pack_network` computes it that way.
 
 A block is BatchNorm, sign, binary convolution, pooling (section 3.2, figure 3), with no other activation. A filter W of
 n weights is replaced by alpha sign(W) with alpha = ||W||_1 / n (equation 6). Gradients pass a sign where |x| <= 1 and

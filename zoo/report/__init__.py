@@ -6,6 +6,7 @@ ranking    tables of ranked rows
 pages      tables of everything else: models, layers, weights, data, scores, checks
 plots      training curves, confusion, the worst mistakes
 pareto     accuracy over a cost
+receipts   what compression did, stage by stage and tensor by tensor
 """
 
 from zoo.report.numbers import count_text, exact_text, image_text, percent_text, ratio_text, score_text, size_text
@@ -24,6 +25,7 @@ from zoo.report.pages import (
 from zoo.report.pareto import Reference, pareto_plot, plot_digest
 from zoo.report.plots import confusion_plot, curves_plot, mistakes_sheet
 from zoo.report.ranking import comparison_table, ranking_table
+from zoo.report.receipts import layers_table, receipts_table
 from zoo.report.tables import (
     FORMATS,
     Column,
@@ -56,6 +58,7 @@ __all__ = [
     "facts_table",
     "footnotes",
     "image_text",
+    "layers_table",
     "mistakes_sheet",
     "model_table",
     "models_table",
@@ -64,6 +67,7 @@ __all__ = [
     "plot_digest",
     "ranking_table",
     "ratio_text",
+    "receipts_table",
     "render",
     "replace_block",
     "score_text",

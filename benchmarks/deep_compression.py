@@ -1,0 +1,148 @@
+"""Deep Compression's tables 1 to 3 (arXiv:1510.00149), re-made in bytes of a file that a fresh process reads back.
+
+    python benchmarks/deep_compression.py [--only lenet5_caffe.small] [--out benchmarks/results]
+
+Every pipeline starts from the zoo's own MNIST weights and trains on 55,000 images; 5,000 are held out, and the test set
+is scored once, at the end, by another process. "paper" keeps the densities and bits of the paper's tables 2 and 3;
+"small" is as far below as we get at the paper's error or what the field calls its match. Writes
+results/deep_compression.jsonl, one line a pipeline, and the files themselves to --files.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import zoo
+from zoo.compression import Code, Huffman, Prune, Share, compress, save_packed
+from zoo.compression.stage import Stage
+from zoo.data import split_validation
+from zoo.errors import ZooError, unknown
+from zoo.files import write_atomically
+from zoo.recipes import get_recipe
+from zoo.runs import device_name, versions
+
+HELD_OUT = 5000
+RECIPE = dataclasses.replace(get_recipe("mnist-plain"), ema_decay=0.99)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One network and the stages that it goes through."""
+
+    model: str
+    variant: str
+    stages: tuple[Stage, ...]
+
+    @property
+    def name(self) -> str:
+        """As --only has it."""
+        return f"{self.model}.{self.variant}"
+
+
+#                 kept share, bits          arXiv:1510.00149, tables 2 and 3
+PAPER_300_100 = {"1": (0.08, 6), "3": (0.09, 6), "5": (0.26, 6)}
+PAPER_CAFFE = {"0": (0.66, 8), "2": (0.12, 8), "5": (0.08, 5), "7": (0.19, 5)}
+#                 ours
+SMALL_300_100 = {"1": (0.025, 3), "3": (0.06, 3), "5": (0.3, 4)}
+SMALL_CAFFE = {"0": (0.3, 4), "2": (0.045, 3), "5": (0.008, 3), "7": (0.08, 3)}
+TINY_CAFFE = {"0": (0.2, 3), "2": (0.025, 2), "5": (0.003, 2), "7": (0.05, 3)}
+FIGURES = {  # of the paper: bytes of the file, error before and after
+    "lenet_300_100": (27_000, 0.0164, 0.0158),
+    "lenet5_caffe": (44_000, 0.0080, 0.0074),
+}
+
+
+def stages(plan: dict[str, tuple[float, int]], epochs: int, coder: Stage) -> tuple[Stage, ...]:
+    """Prune gradually, share and train the centroids, code."""
+    densities = {name: density for name, (density, _) in plan.items()}
+    bits = {name: bits for name, (_, bits) in plan.items()}
+    return (
+        Prune(densities=densities, schedule="gradual", epochs=epochs, dynamic=True),
+        Share(bits=bits, biases_bits=4, epochs=max(1, epochs // 4), lr=RECIPE.lr / 100),
+        coder,
+    )
+
+
+PIPELINES = (
+    Pipeline("lenet_300_100", "paper", stages(PAPER_300_100, 20, Huffman())),
+    Pipeline("lenet_300_100", "small", stages(SMALL_300_100, 40, Code())),
+    Pipeline("lenet5_caffe", "paper", stages(PAPER_CAFFE, 20, Huffman())),
+    Pipeline("lenet5_caffe", "small", stages(SMALL_CAFFE, 40, Code())),
+    Pipeline("lenet5_caffe", "tiny", stages(TINY_CAFFE, 40, Code())),
+)
+_SCORE = """
+import json, sys
+import zoo
+from zoo.compression import load_packed
+model, _ = load_packed(sys.argv[1])
+found = zoo.evaluate(model, zoo.load_dataset("mnist", "test"))
+print(json.dumps({"correct": found.correct, "total": found.total}))
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0, or 2 for wrong use."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", metavar="NAME", help=f"one of {', '.join(p.name for p in PIPELINES)}")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/deep_compression.jsonl"))
+    parser.add_argument("--files", type=Path, default=Path("runs/deep_compression"), help="folder of the packed files")
+    options = parser.parse_args(arguments)
+    try:
+        names = [p.name for p in PIPELINES]
+        if options.only is not None and options.only not in names:
+            raise unknown("pipeline", options.only, names)
+        for pipeline in PIPELINES:
+            if options.only in (None, pipeline.name):
+                append(options.out, run(pipeline, options.files))
+    except ZooError as error:
+        print(f"deep_compression.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
+    """Compress, store, score the stored file in a fresh process: one line of results."""
+    began = time.monotonic()
+    train, valid = split_validation(zoo.load_dataset("mnist", "train"), HELD_OUT, 0)
+    model = zoo.create_model(pipeline.model, dataset="mnist", pretrained=True)
+    packed = compress(model, pipeline.stages, dataset="mnist", train=train, valid=valid, recipe=RECIPE)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{pipeline.name}.zpk"
+    save_packed(path, packed)
+    scored = subprocess.run([sys.executable, "-c", _SCORE, str(path)], capture_output=True, text=True, check=True)
+    result = {
+        "model": pipeline.model,
+        "variant": pipeline.variant,
+        "file_bytes": path.stat().st_size,
+        **json.loads(scored.stdout),
+        "dense_bytes": packed.receipts[0].dense_bytes,
+        "receipts": [dataclasses.asdict(receipt) for receipt in packed.receipts],
+        "seconds": round(time.monotonic() - began, 1),
+        "device": device_name(torch.device("cpu")),
+        "versions": versions(),
+    }
+    error = 1 - result["correct"] / result["total"]
+    print(f"{pipeline.name}: {result['file_bytes']:,} bytes, error {error:.2%}, {result['seconds']:.0f} s", flush=True)
+    return result
+
+
+def append(path: Path, result: dict[str, Any]) -> None:
+    """Put a line in the place of the one that its pipeline had, or at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text().splitlines() if path.exists() else []
+    key = (result["model"], result["variant"])
+    kept = [line for line in lines if ((old := json.loads(line))["model"], old["variant"]) != key]
+    write_atomically(path, "\n".join([*kept, json.dumps(result)]) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Named pipelines, for the command line and as examples: what to do, in the order in which it composes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from zoo.compression.calibrate import Calibrate
+from zoo.compression.fold import FoldBatchNorm
+from zoo.compression.pipeline import Code, Huffman
+from zoo.compression.prune import Prune
+from zoo.compression.quantize import Quantize
+from zoo.compression.search import Auto
+from zoo.compression.share import Share
+from zoo.compression.stage import Stage
+from zoo.compression.structured.stage import PruneChannels
+from zoo.errors import CompressionError, unknown
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a person may ask of any named pipeline.
+
+    density: share of weights, or of channels, that stays. bits: of a weight. epochs: of training in all; 0 for none.
+    max_loss: share of accuracy that automatic choices may lose before training. max_bytes: of the weights instead.
+    """
+
+    density: float = 0.1
+    bits: int = 5
+    epochs: int = 4
+    max_loss: float | None = None
+    max_bytes: int | None = None
+
+    @property
+    def pruning_epochs(self) -> int:
+        """Three quarters of the training follow the pruning."""
+        return self.epochs - self.tuning_epochs
+
+    @property
+    def tuning_epochs(self) -> int:
+        """The rest tunes what weights share."""
+        return self.epochs // 4
+
+
+def _deep_compression(wishes: Wishes) -> list[Stage]:
+    """Prune, share, Huffman (arXiv:1510.00149); pruning is gradual where there is training."""
+    schedule = "gradual" if wishes.pruning_epochs else "one-shot"
+    return [
+        Prune(wishes.density, schedule=schedule, epochs=wishes.pruning_epochs),  # type: ignore[arg-type]
+        Share(wishes.bits, epochs=wishes.tuning_epochs, lr=1e-4),
+        Huffman(),
+    ]
+
+
+def _auto(wishes: Wishes) -> list[Stage]:
+    """Density and bits of each layer by its sensitivity."""
+    loss = 0.02 if wishes.max_loss is None and wishes.max_bytes is None else wishes.max_loss
+    return [Auto(loss, wishes.max_bytes, epochs=wishes.epochs), Code()]
+
+
+def _slim(wishes: Wishes) -> list[Stage]:
+    """Whole channels go, by the size of their filters (arXiv:1608.08710); what is left is faster too, in 8 bits."""
+    return [PruneChannels(1 - wishes.density, epochs=wishes.epochs), Calibrate(), Quantize(8), Code()]
+
+
+def _shared(wishes: Wishes) -> list[Stage]:
+    """Weight sharing alone, without any image."""
+    return [Share(wishes.bits), Code()]
+
+
+def _quantised(wishes: Wishes) -> list[Stage]:
+    """A uniform grid for each filter, batch norm folded in before."""
+    return [FoldBatchNorm(), Quantize(wishes.bits, epochs=wishes.epochs), Code()]
+
+
+PIPELINES: dict[str, Callable[[Wishes], list[Stage]]] = {
+    "deep-compression": _deep_compression,
+    "auto": _auto,
+    "slim": _slim,
+    "share": _shared,
+    "quantize": _quantised,
+}
+
+
+def pipeline(name: str, wishes: Wishes) -> list[Stage]:
+    """The stages of a named pipeline. Raises UnknownNameError, or CompressionError for a wish out of range."""
+    if name not in PIPELINES:
+        raise unknown("pipeline", name, PIPELINES)
+    if wishes.epochs < 0:
+        raise CompressionError(f"epochs={wishes.epochs} was given; 0 or more is allowed.")
+    return PIPELINES[name](wishes)
