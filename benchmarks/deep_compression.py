@@ -31,7 +31,7 @@ from zoo.recipes import get_recipe
 from zoo.runs import device_name, versions
 
 HELD_OUT = 5000
-RECIPE = dataclasses.replace(get_recipe("mnist-plain"), ema_decay=0.99)
+RECIPE = dataclasses.replace(get_recipe("mnist-plain"), lr=0.01, clip_norm=1.0, ema_decay=0.99)
 
 
 @dataclass(frozen=True)

@@ -303,7 +303,7 @@ def compress(
     layers: Annotated[bool, typer.Option("--layers", help="add a table of all tensors")] = False,
     format: FormatOption = "text",
 ) -> None:
-    """Compress stored weights into a file, stage by stage, with receipts."""
+    """Compress stored weights, with receipts."""
     from zoo.compress_runs import Job, run
     from zoo.compression.presets import Wishes
     from zoo.compression.presets import pipeline as stages_of

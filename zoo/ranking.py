@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from zoo.cards import PACKED
 from zoo.conditions import Kind, parse_where
 from zoo.cost import Cost, cached_cost, measure
 from zoo.data import DatasetInfo, dataset_info
@@ -216,7 +217,7 @@ def _with_cost(row: Row, count: Callable[[], Cost]) -> Row:
 def _with_card(row: Row, card: Card | None, reason: str) -> Row:
     if card is None:
         return replace(row, missing={**row.missing, **dict.fromkeys(CARD_COLUMNS, reason)})
-    if card.params != row.params and row.params is not None:
+    if card.format == PACKED and card.params != row.params and row.params is not None:
         row = _as_cut(row, card)
     return replace(
         row,

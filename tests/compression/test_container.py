@@ -223,6 +223,7 @@ def test_a_network_of_one_value_is_no_network() -> None:
 
 def test_save_and_load(tmp_path: Path) -> None:
     model, path = treated(small_lenet(), ("shared",)), tmp_path / "a" / "x.zpk"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(packed(model, "lenet5", dataset="digits"))
     again, info = load_packed(path, sha256=sha256_file(path))
     assert info.dataset == "digits"
