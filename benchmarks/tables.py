@@ -9,7 +9,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from deep_compression import pipelines_table, weights_table
 from references import NONE_YET, REFERENCES, leads, leads_table
 
 from zoo.errors import ZooError
@@ -20,6 +22,7 @@ from zoo.report import (
     pareto_plot,
     plot_digest,
     ranking_table,
+    recipes_table,
     replace_block,
     size_text,
     speed_table,
@@ -30,6 +33,7 @@ from zoo.weights import Card, list_cards
 ROOT = Path(__file__).resolve().parent.parent
 DATASETS = ("mnist", "cifar10")
 SPEED_RESULTS = Path("benchmarks/results/trainer_speed.jsonl")
+DEEP_RESULTS = Path("benchmarks/results/deep_compression.jsonl")
 LOADING_RESULTS = Path("benchmarks/results/loading_time.jsonl")
 NO_RESULTS = "No results yet."
 
@@ -64,23 +68,28 @@ def readme_blocks(root: Path, rankings: dict[str, list[Row]]) -> dict[str, str]:
     blocks["trainer-speed"] = table_markdown(speed_table(results)) if results else NO_RESULTS
     found = [lead for rows in rankings.values() for lead in leads(rows)]
     blocks["reference-beaten"] = table_markdown(leads_table(found)) if found else NONE_YET
+    blocks["recipes"] = table_markdown(recipes_table(cards)) if cards else NO_RESULTS
+    packed = results_of(root / DEEP_RESULTS)
+    tables = (pipelines_table(packed), weights_table(packed))
+    blocks["deep-compression"] = "\n\n".join(map(table_markdown, tables)) if packed else NO_RESULTS
     blocks["loading-time"] = loading_text(root / LOADING_RESULTS, cards)
     return blocks
 
 
 def speed_results(path: Path) -> list[dict[str, object]]:
     """The latest result of each comparison and model, in the order they were first measured."""
-    if not path.exists():
-        return []
-    results = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    return list({(result["comparison"], result["model"]): result for result in results}.values())
+    return list({(result["comparison"], result["model"]): result for result in results_of(path)}.values())
+
+
+def results_of(path: Path) -> list[dict[str, Any]]:
+    """The results of a file of JSON lines; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()] if path.exists() else []
 
 
 def loading_text(path: Path, cards: Sequence[Card]) -> str:
     """The slowest file to load, in a sentence; results of files that are not stored as they were do not count."""
-    lines = path.read_text().splitlines() if path.exists() else []
     stored = {card.sha256 for card in cards}
-    results = [result for result in map(json.loads, lines) if result["sha256"] in stored]
+    results = [result for result in results_of(path) if result["sha256"] in stored]
     if not results:
         return NO_RESULTS
     worst = max(results, key=lambda result: result["seconds_median"])

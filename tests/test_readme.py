@@ -21,6 +21,7 @@ SHELL = [
 ]
 TRAINING = [line for line in SHELL if "train" in shlex.split(line)[:2]]
 ZOO = [line for line in SHELL if line.startswith("zoo ") and line not in TRAINING]
+COMPRESSING = [line for line in ZOO if line.startswith("zoo compress ")]
 
 
 @pytest.mark.slow
@@ -37,7 +38,17 @@ def test_python_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", ZOO)
+@pytest.mark.parametrize("line", COMPRESSING)
+@pytest.mark.usefixtures("data_root")
+def test_zoo_compress(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, shlex.split(line)[1:])
+    assert result.exit_code == 0, result.output
+    assert len(list(tmp_path.glob("runs/compress/1-*/*.zpk"))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for line in ZOO if line not in COMPRESSING])
 def test_zoo_commands(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, shlex.split(line)[1:])

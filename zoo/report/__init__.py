@@ -19,6 +19,7 @@ from zoo.report.pages import (
     facts_table,
     model_table,
     models_table,
+    recipes_table,
     speed_table,
     verification_table,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "ranking_table",
     "ratio_text",
     "receipts_table",
+    "recipes_table",
     "render",
     "replace_block",
     "score_text",

@@ -156,6 +156,28 @@ def cards_table(cards: Sequence["Card"]) -> Table:
     return Table(columns, tuple(values), tuple(texts), name="weights", title="Weights", reasons=reasons)
 
 
+def recipes_table(cards: Sequence["Card"]) -> Table:
+    """What each recipe gave where it was run: command, time, machine and accuracy, from the cards, recipe by recipe."""
+    columns = (
+        Column("recipe", "recipe", right=False),
+        Column("stem", "weights", right=False),
+        Column("epochs", "epochs"),
+        Column("minutes", "minutes"),
+        Column("threads", "threads", 2),
+        Column("device", "machine", 1, right=False),
+        Column("top1", "top-1"),
+        Column("command", "command", 3, right=False),
+    )
+    values: list[tuple[Value, ...]] = []
+    texts: list[tuple[str, ...]] = []
+    for c in sorted(cards, key=lambda card: (str(card.recipe["name"]), card.stem)):
+        name = str(c.recipe["name"])
+        values.append((name, c.stem, c.epochs, c.seconds / 60, c.threads, c.device, c.top1, c.command))
+        took = str(c.epochs), f"{c.seconds / 60:.0f}", str(c.threads), c.device
+        texts.append((name, c.stem, *took, percent_text(c.top1), c.command))
+    return Table(columns, tuple(values), tuple(texts), name="recipes", title="Recipes")
+
+
 def datasets_table(splits: Sequence["Dataset"]) -> Table:
     """One row a split: how many images of which size, how many of each class at the least and most, and the digest."""
     columns = (
