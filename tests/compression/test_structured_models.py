@@ -37,6 +37,8 @@ def _slow(name: str) -> object:
 
 REGISTERED = [_slow(name) for name in registry.architectures()]
 EVERY = [*REGISTERED, *map(_slow, OTHERS)]
+FAMILIES = {found.family: name for name, found in reversed(registry.architectures().items())}  # the first of each
+DIFFERENT = [*FAMILIES.values(), *OTHERS]
 
 
 @cache
@@ -85,7 +87,7 @@ def test_half_of_the_channels_can_go(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.25, 0.75])
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", DIFFERENT)
 def test_other_shares_can_go(name: str, ratio: float) -> None:
     check_equivalence(name, COLOUR, ratio)
 
