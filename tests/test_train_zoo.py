@@ -85,7 +85,8 @@ for name, plan in train_zoo.PLANS.items():
         architecture(training.model), dataset_info(training.dataset), training.recipe
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "benchmarks")))}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert found.returncode == 0, found.stderr
 
 
 @pytest.mark.slow
