@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from zoo.compression.coding import CODERS
-from zoo.compression.container import ledger, pack, unpack
+from zoo.compression.container import Entry, ledger, pack, unpack
 from zoo.compression.receipts import LayerReceipt, Receipt
 from zoo.compression.stage import Stage, Treated, Workbench
 from zoo.data import Dataset
@@ -89,8 +89,7 @@ def compress(
         raise CompressionError("no stage was given; for example [Prune(density=0.1), Share(bits=5), Huffman()].")
     origin(model)  # before any work is done
     work = Workbench(train, valid, recipe, seed, device)
-    packed = _packed(model, dataset, FIXED)
-    correct = _correct(packed, valid)
+    proof = _prove(model, dataset, FIXED, valid)
     coders: tuple[str, ...] = FIXED
     receipts: list[Receipt] = []
     for stage in stages:
@@ -98,11 +97,10 @@ def compress(
         treated = stage.apply(model, work)
         seconds = time.monotonic() - began
         coders = stage.coders if isinstance(stage, Code) else coders
-        before, packed, before_correct = packed, _packed(treated.model, dataset, coders), correct
-        correct = _correct(packed, valid)
-        receipts.append(_receipt(stage, treated, before, packed, (before_correct, correct), valid, seconds))
+        before, proof = proof, _prove(treated.model, dataset, coders, valid)
+        receipts.append(_receipt(stage, treated, before, proof, valid, seconds))
         model = treated.model
-    return Packed(model, packed, tuple(receipts))
+    return Packed(model, proof.data, tuple(receipts))
 
 
 def save_packed(path: str | Path, packed: Packed) -> None:
@@ -110,25 +108,32 @@ def save_packed(path: str | Path, packed: Packed) -> None:
     write_atomically(path, packed.data)
 
 
-def _packed(model: nn.Module, dataset: str, coders: tuple[str, ...]) -> bytes:
+@dataclass(frozen=True)
+class _Proof:
+    """A file, the network that it gives back, what each tensor takes, and how many images the network gets right."""
+
+    data: bytes
+    model: nn.Module
+    entries: list[Entry]
+    correct: int | None
+
+    @property
+    def bits(self) -> int:
+        """Of all tensors."""
+        return 8 * sum(entry.file_bytes for entry in self.entries)
+
+
+def _prove(model: nn.Module, dataset: str, coders: tuple[str, ...], valid: Dataset | None) -> _Proof:
     made = origin(model)
-    return pack(model, name=made.name, num_classes=made.num_classes, image=made.image, dataset=dataset, coders=coders)
-
-
-def _correct(data: bytes, valid: Dataset | None) -> int | None:
-    return None if valid is None else evaluate(unpack(data)[0], valid).correct
+    data = pack(model, name=made.name, num_classes=made.num_classes, image=made.image, dataset=dataset, coders=coders)
+    again, _ = unpack(data)
+    return _Proof(data, again, ledger(data), None if valid is None else evaluate(again, valid).correct)
 
 
 def _receipt(
-    stage: Stage,
-    treated: Treated,
-    before: bytes,
-    after: bytes,
-    correct: tuple[int | None, int | None],
-    valid: Dataset | None,
-    seconds: float,
+    stage: Stage, treated: Treated, before: _Proof, after: _Proof, valid: Dataset | None, seconds: float
 ) -> Receipt:
-    model, _ = unpack(after)
+    model = after.model
     layers = tuple(
         LayerReceipt(
             name=entry.name,
@@ -141,19 +146,19 @@ def _receipt(
             file_bytes=entry.file_bytes,
             note=treated.layers.get(entry.name.rpartition(".")[0], "") if entry.name.endswith(".weight") else "",
         )
-        for entry in ledger(after)
+        for entry in after.entries
     )
     params = sum(p.numel() for p in model.parameters())
     return Receipt(
         stage=repr(stage),
         params=params,
         nonzero=sum(int(p.count_nonzero()) for p in model.parameters()),
-        bits_before=8 * sum(entry.file_bytes for entry in ledger(before)),
-        bits_after=8 * sum(entry.file_bytes for entry in layers),
+        bits_before=before.bits,
+        bits_after=after.bits,
         dense_bytes=4 * params,
-        file_bytes=len(after),
-        correct_before=correct[0],
-        correct_after=correct[1],
+        file_bytes=len(after.data),
+        correct_before=before.correct,
+        correct_after=after.correct,
         total=len(valid) if valid is not None else None,
         milliseconds=_milliseconds(model),
         seconds=round(seconds, 3),
