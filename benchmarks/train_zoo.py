@@ -28,8 +28,11 @@ from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
 
+import torch
+
 from zoo import recipes
-from zoo.cards import Card, SeedResult, card_stem, read_card, write_card
+from zoo.cards import SUFFIXES, Card, SeedResult, card_stem, read_card, write_card
+from zoo.create import create_model
 from zoo.errors import CheckpointError, WeightError, ZooError, unknown
 from zoo.files import sha256_file, write_atomically
 from zoo.recipes import Recipe, get_recipe
@@ -38,12 +41,16 @@ from zoo.training.checkpoint import checkpoint_files
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = Path("runs/train")  # where train.py makes its numbered folders
+LARGE = 500_000  # parameters
 LONGEST_WAIT = 120.0  # seconds that a stopped training gets to write its checkpoint
 
 
 @dataclass(frozen=True)
 class Training:
-    """A recipe for one model on one data set, for so many epochs, with seeds 0 to `seeds` - 1."""
+    """A recipe for one model on one data set, for so many epochs, with seeds 0 to `seeds` - 1.
+
+    batch_size: in place of the recipe's. A step of Muon costs as much as the network is wide, whatever the batch.
+    """
 
     model: str
     dataset: str
@@ -51,11 +58,25 @@ class Training:
     epochs: int
     seeds: int = 1
     tag: str = ""
+    batch_size: int | None = None
 
     @property
     def recipe(self) -> Recipe:
         """The recipe in force."""
-        return replace(get_recipe(self.recipe_name), epochs=self.epochs)
+        recipe = get_recipe(self.recipe_name)
+        return replace(recipe, epochs=self.epochs, batch_size=self.batch_size or recipe.batch_size)
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """What it changes in the named recipe."""
+        return {"epochs": self.epochs} | ({"batch_size": self.batch_size} if self.batch_size else {})
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its weights are to be packed, so that all of the zoo's stay together under 40 MB."""
+        with torch.device("meta"):
+            model = create_model(self.model, dataset=self.dataset)
+        return sum(p.numel() for p in model.parameters()) > LARGE
 
     @property
     def stem(self) -> str:
@@ -71,27 +92,27 @@ CPU = (
     Training("resnet20", "cifar10", "quick", 16, seeds=3, tag="cpu"),
     Training("mobilenetv1_025", "cifar10", "quick", 16, tag="cpu"),
     Training("mobilenetv1_050", "cifar10", "quick", 10, seeds=3, tag="cpu"),
-    Training("mobilenetv2_050", "mnist", "mnist", 3),
-    Training("mobilenetv2_050", "cifar10", "quick", 8, tag="cpu"),
-    Training("vgg11_bn", "cifar10", "quick", 5, tag="cpu"),
-    Training("resnet56", "cifar10", "quick", 5, tag="cpu"),
-    Training("inception_v3", "cifar10", "quick", 4, tag="cpu"),
     Training("nin", "cifar10", "quick", 4, tag="cpu"),
-    Training("inception_v2", "cifar10", "quick", 4, tag="cpu"),
-    Training("nin", "mnist", "mnist", 3),
-    Training("inception_v3", "mnist", "mnist", 3),
-    Training("squeezenet1_1", "cifar10", "quick", 8, seeds=3, tag="cpu"),
+    Training("vgg11_bn", "cifar10", "quick", 5, tag="cpu", batch_size=512),
+    Training("inception_v3", "cifar10", "quick", 4, tag="cpu"),
     Training("xception", "cifar10", "quick", 4, tag="cpu"),
-    Training("xception", "mnist", "mnist", 3),
-    Training("vgg16_bn", "cifar10", "quick", 4, tag="cpu"),
+    Training("mobilenetv2_050", "mnist", "mnist", 3),
+    Training("nin", "mnist", "mnist", 2),
+    Training("resnet56", "cifar10", "quick", 5, tag="cpu"),
+    Training("inception_v2", "cifar10", "quick", 4, tag="cpu"),
+    Training("mobilenetv2_050", "cifar10", "quick", 6, tag="cpu"),
+    Training("inception_v3", "mnist", "mnist", 2),
+    Training("xception", "mnist", "mnist", 2),
     Training("squeezenet1_0", "cifar10", "quick", 4, tag="cpu"),
     Training("squeezenet1_0_bypass", "cifar10", "quick", 4, tag="cpu"),
     Training("mobilenetv1_100", "cifar10", "quick", 4, tag="cpu"),
-    Training("mobilenetv1_100", "mnist", "mnist", 3),
     Training("mobilenetv2_100", "cifar10", "quick", 4, tag="cpu"),
+    Training("vgg16_bn", "cifar10", "quick", 4, tag="cpu", batch_size=512),
     Training("googlenet", "cifar10", "quick", 3, tag="cpu"),
+    Training("mobilenetv1_100", "mnist", "mnist", 2),
     Training("googlenet", "mnist", "mnist", 2),
-    Training("vgg11_bn", "mnist", "mnist", 4, seeds=3),
+    Training("squeezenet1_1", "cifar10", "quick", 8, seeds=3, tag="cpu"),
+    Training("vgg11_bn", "mnist", "mnist", 4, seeds=3, batch_size=512),
     Training("lenet_300_100", "mnist", "mnist-plain", 40),
     Training("lenet5", "mnist", "mnist-plain", 40),
     Training("lenet5_caffe", "mnist", "mnist-plain", 40),
@@ -129,8 +150,10 @@ class Task:
         else:
             asked = self.training
             words += [asked.model, "--dataset", asked.dataset, "--recipe", asked.recipe_name]
-            words += ["--set", f"epochs={asked.epochs}", "--seed", str(self.seed), "--valid-images", "0"]
+            words += [word for name, value in asked.settings.items() for word in ("--set", f"{name}={value}")]
+            words += ["--seed", str(self.seed), "--valid-images", "0"]
             words += ["--tag", asked.tag] if asked.tag else []
+        words += ["--pack"] if self.training.is_large else []
         words += ["--max-minutes", f"{minutes:.2f}"]
         words += ["--threads", str(options.threads)] if options.threads else []
         return words + (["--compile"] if options.compile else [])
@@ -253,6 +276,8 @@ def store(training: Training, options: argparse.Namespace) -> None:
     if stored is None or stored.sha256 != card.sha256:
         write_atomically(options.weights / card.file, (results[0][0] / card.file).read_bytes())
     write_card(options.weights / f"{training.stem}.json", card)
+    for other in {f"{training.stem}{suffix}" for suffix in SUFFIXES.values()} - {card.file}:
+        (options.weights / other).unlink(missing_ok=True)  # of an earlier recipe, kept in another way
     print(f"stored {training.stem}: {', '.join(f'{run.top1:.2%}' for run in card.seeds)}", flush=True)
 
 

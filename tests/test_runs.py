@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from zoo import runs
+from zoo.cards import PACKED
+from zoo.compression import load_packed
 from zoo.create import create_model
 from zoo.data import Dataset, load_dataset
 from zoo.errors import CheckpointError, MissingPackageError
@@ -168,6 +170,20 @@ def test_the_test_set_is_scored_once_on_the_stored_file(finished: Finished, monk
     finished.finish()
     assert [split for _, split in scored] == ["test"]
     assert scored[0][0] is not finished.model
+
+
+def test_packed_weights_are_smaller_and_measured_as_they_are_stored(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halves = finished.finish()
+    monkeypatch.setitem(OPTIONS, "pack", True)
+    card = finished.finish()
+    assert (card.file, card.format) == (f"{STEM}.zpk", PACKED)
+    assert card.file_bytes < 0.35 * halves.file_bytes
+    counted = evaluate(load_packed(tmp_path / card.file)[0], finished.test)
+    assert (card.correct, card.loss) == (counted.correct, counted.loss)
+    assert card.loss != halves.loss
+    assert verify_card(tmp_path / f"{STEM}.json", accuracy=True) == []
 
 
 def test_without_matplotlib_pictures_are_left_out(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -247,6 +248,24 @@ def test_a_plan_is_trained_stored_and_then_skipped(
     assert "resuming lenet5.digits.cpu seed 0" in capsys.readouterr().out
     assert read_card(damaged).sha256 == read_card(zoo / "lenet5.digits.cpu.json").sha256
     assert folders(tmp_path) == runs
+
+
+@pytest.mark.slow
+def test_large_networks_are_stored_packed(
+    train_zoo: ModuleType, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only = ("--only", "lenet5.*")
+    assert run(*only) == 0
+    path = tmp_path / "zoo" / "lenet5.digits.cpu.json"
+    assert read_card(path).file.endswith(".safetensors")
+    (plan,) = train_zoo.PLANS.values()
+    again = replace(plan[1], batch_size=32)
+    monkeypatch.setattr(train_zoo, "PLANS", {"tiny": (again,)})
+    monkeypatch.setattr(train_zoo, "LARGE", 1_000)
+    assert run(*only) == 0
+    assert {file.name for file in path.parent.iterdir()} == {"lenet5.digits.cpu.json", "lenet5.digits.cpu.zpk"}
+    assert read_card(path).recipe["batch_size"] == 32
+    assert verify_card(path, accuracy=True) == []
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ runs/train/<n>-<model>-<dataset>/
     run.json        what was asked: options, recipe, command, versions
     log.jsonl       one line an epoch
     checkpoint-*    the two newest; of a finished run the last, from which more epochs can go on
-    <model>.<dataset>[.<tag>].safetensors + .json     weights and card, accuracy measured on the stored file
+    <model>.<dataset>[.<tag>].safetensors + .json     weights and card, accuracy measured on the stored file;
+                                                      .zpk in place of .safetensors where packed weights were asked for
     curves.png, confusion.png, mistakes.png
 """
 
@@ -21,6 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo import recipes, registry
+from zoo.cards import PACKED, SUFFIXES
+from zoo.compression import compress, load_packed, save_packed
+from zoo.compression.presets import compact
 from zoo.cost import count_macs
 from zoo.create import create_model
 from zoo.data import Dataset, load_dataset
@@ -136,10 +140,7 @@ def finish(
     """
     name, dataset = options["model"], options["dataset"]
     stem = card_stem(name, dataset_label(dataset), options["tag"])
-    path = folder / f"{stem}.safetensors"
-    save_weights(path, model.cpu())
-    stored = create_model(name, dataset=dataset)
-    load_weights(stored, path)
+    path, stored = _keep(folder / stem, model.cpu(), options, train)
     test = load_dataset(dataset, "test")
     logits_NK = predict_logits(stored, test, 500, torch.device("cpu"))
     measured = score(logits_NK, test.labels)
@@ -150,6 +151,21 @@ def finish(
     for checkpoint in checkpoint_files(folder)[1:]:
         checkpoint.unlink()
     return card
+
+
+def _keep(stem: Path, model: nn.Module, options: dict[str, Any], train: Dataset) -> tuple[Path, nn.Module]:
+    """Write the weights, in half precision or packed, as `options` say; returns the file and the network read back."""
+    name, dataset = options["model"], options["dataset"]
+    if options.get("pack"):
+        path = stem.parent / f"{stem.name}{SUFFIXES[PACKED]}"
+        label = dataset_label(dataset)
+        save_packed(path, compress(model, compact(model), dataset=label, train=train, seed=options["seed"]))
+        return path, load_packed(path)[0]
+    path = stem.parent / f"{stem.name}{SUFFIXES[WEIGHTS_FORMAT]}"
+    save_weights(path, model)
+    stored = create_model(name, dataset=dataset)
+    load_weights(stored, path)
+    return path, stored
 
 
 def _card(
@@ -173,7 +189,7 @@ def _card(
         dataset=dataset_label(options["dataset"]),
         tag=options["tag"],
         file=path.name,
-        format=WEIGHTS_FORMAT,
+        format=PACKED if path.suffix == SUFFIXES[PACKED] else WEIGHTS_FORMAT,
         sha256=sha256_file(path),
         file_bytes=path.stat().st_size,
         num_classes=test.num_classes,

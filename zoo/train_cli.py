@@ -25,11 +25,12 @@ from zoo.create import create_model
 from zoo.data import Dataset, describe, load_dataset, split_validation
 from zoo.errors import CheckpointError, RecipeError, UnknownNameError, ZooError
 from zoo.recipes import Recipe
+from zoo.registry import origin
 from zoo.training.distributed import choose_device, processes
 from zoo.training.loop import Run, check, fit
 
-# What a resumed run may be given anew: how it is computed and for how long, never what is computed.
-_FREE = ("device", "threads", "compile", "max_minutes", "checkpoint_seconds", "tensorboard")
+# What a resumed run may be given anew: how it is computed and kept and for how long, never what is computed.
+_FREE = ("device", "threads", "compile", "max_minutes", "checkpoint_seconds", "tensorboard", "pack")
 _PLAIN_DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "tag": "",
@@ -40,6 +41,7 @@ _PLAIN_DEFAULTS: dict[str, Any] = {
     "max_minutes": None,
     "checkpoint_seconds": 60.0,
     "tensorboard": False,
+    "pack": False,
 }
 
 
@@ -129,6 +131,8 @@ def _subject(options: dict[str, Any]) -> tuple[nn.Module, Dataset, Dataset | Non
     """The model, with weights drawn by the seed, and the images to train on and to validate with, if any."""
     torch.manual_seed(options["seed"])
     model = create_model(options["model"], dataset=options["dataset"])  # first: a wrong name should fetch nothing
+    if options["pack"]:
+        origin(model)  # a network of another library cannot be packed: better said before it is trained
     train = load_dataset(options["dataset"], "train")
     images = len(train) // 10 if options["valid_images"] is None else options["valid_images"]
     if not images:
@@ -231,6 +235,7 @@ def _parse(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--max-minutes", type=float, help="save and stop after so long")
     parser.add_argument("--checkpoint-seconds", type=float, help="longest time between checkpoints (60)")
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events to the run folder")
+    parser.add_argument("--pack", action="store_true", help="keep the weights in shared codebooks, a fifth of the size")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run folder; needs nothing else")
     return vars(parser.parse_args(arguments))
 

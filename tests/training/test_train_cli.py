@@ -67,6 +67,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 
         (["lenet5", "--dataset", "digits", "--valid-images", "5000"], "a validation set of 5000 images"),
         (["--dataset", "digits"], "no model was given; `zoo list` prints what there is"),
         (["lenet5"], "no dataset was given; `zoo data` prints what there is"),
+        (["timm/resnet18", "--dataset", "digits", "--pack"], "was not built by its name"),
         (["--resume", "nowhere"], "nowhere is no run folder: it has no run.json"),
     ],
 )
