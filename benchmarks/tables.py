@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cifar10_files import files_table
 from deep_compression import pipelines_table, weights_table
 from references import NONE_YET, REFERENCES, leads, leads_table
+from structured_vgg import structured_table
 
 from zoo.errors import ZooError
 from zoo.files import write_atomically
@@ -34,6 +36,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DATASETS = ("mnist", "cifar10")
 SPEED_RESULTS = Path("benchmarks/results/trainer_speed.jsonl")
 DEEP_RESULTS = Path("benchmarks/results/deep_compression.jsonl")
+FILES_RESULTS = Path("benchmarks/results/cifar10_files.jsonl")
+STRUCTURED_RESULTS = Path("benchmarks/results/structured_vgg.jsonl")
 LOADING_RESULTS = Path("benchmarks/results/loading_time.jsonl")
 NO_RESULTS = "No results yet."
 
@@ -72,6 +76,12 @@ def readme_blocks(root: Path, rankings: dict[str, list[Row]]) -> dict[str, str]:
     packed = results_of(root / DEEP_RESULTS)
     tables = (pipelines_table(packed), weights_table(packed))
     blocks["deep-compression"] = "\n\n".join(map(table_markdown, tables)) if packed else NO_RESULTS
+    for marker, source, table in (
+        ("cifar10-files", FILES_RESULTS, files_table),
+        ("structured-vgg", STRUCTURED_RESULTS, structured_table),
+    ):
+        lines = results_of(root / source)
+        blocks[marker] = table_markdown(table(lines)) if lines else NO_RESULTS
     blocks["loading-time"] = loading_text(root / LOADING_RESULTS, cards)
     return blocks
 

@@ -447,6 +447,9 @@ def test_without_a_tag_the_only_tagged_weights_are_taken(folder: Path) -> None:
     store(folder, "lenet5", "mnist", "large")
     with pytest.raises(WeightError, match="have tags: 'large', 'small'; give one of them, such as tag='large'"):
         find_card("lenet5", "mnist")
+    store(folder, "lenet5", "mnist", "cpu")
+    assert find_card("lenet5", "mnist").tag == "cpu"
+    assert find_card("lenet5", "mnist", "large").tag == "large"
     store(folder, "lenet5", "mnist")
     assert find_card("lenet5", "mnist").tag == ""
 

@@ -7,7 +7,7 @@ runs/compress/<n>-<model>-<dataset>/
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +19,7 @@ from zoo.cards import PACKED, Card, SeedResult, card_stem, write_card
 from zoo.compression import Receipt, Stage, compress, load_packed, save_packed, write_receipts
 from zoo.cost import count_macs
 from zoo.create import create_model
-from zoo.data import load_dataset, split_validation
+from zoo.data import Dataset, load_dataset, split_validation
 from zoo.errors import CompressionError
 from zoo.evaluation import evaluate
 from zoo.files import sha256_file
@@ -80,7 +80,19 @@ def run(job: Job, say: Callable[[str], None]) -> tuple[Path, Card, tuple[Receipt
     path = folder / f"{stem}.zpk"
     save_packed(path, packed)
     write_receipts(folder / "receipts.json", packed.receipts)
-    card = _card(path, base, job, recipe, len(train), round(time.monotonic() - began, 1))
+    card = packed_card(
+        path,
+        base,
+        load_dataset(job.dataset, "test"),
+        tag=job.new_tag,
+        stages=job.stages,
+        recipe=recipe,
+        command=job.command,
+        trained_on=len(train),
+        seconds=round(time.monotonic() - began, 1),
+        seed=job.seed,
+        device=job.device,
+    )
     write_card(folder / f"{stem}.json", card)
     say(f"test: {card.correct} of {card.total} correct, {card.top1:.2%}, measured on {path.name}")
     say(f"run folder: {folder}")
@@ -93,17 +105,27 @@ def fine_tuning_recipe(model: str, dataset: str) -> Recipe:
     return dataclasses.replace(recipe, lr=recipe.lr * TRAINING_SHARE)
 
 
-def _card(path: Path, base: Card, job: Job, recipe: Recipe, trained_on: int, seconds: float) -> Card:
+def packed_card(
+    path: Path,
+    base: Card,
+    test: Dataset,
+    *,
+    tag: str,
+    stages: Sequence[Stage],
+    recipe: Recipe,
+    command: str,
+    trained_on: int,
+    seconds: float,
+    seed: int = 0,
+    device: str | None = None,
+) -> Card:
     """The card of a packed file: what its weights began as, and what the file that is now on disk gets right."""
     digest = sha256_file(path)
     stored, _ = load_packed(path, sha256=digest)
-    test = load_dataset(job.dataset, "test")
     measured = evaluate(stored, test)
-    device = choose_device(job.device)
-    stages = "; ".join(repr(stage) for stage in job.stages)
     return dataclasses.replace(
         base,
-        tag=job.new_tag,
+        tag=tag,
         file=path.name,
         format=PACKED,
         sha256=digest,
@@ -113,16 +135,16 @@ def _card(path: Path, base: Card, job: Job, recipe: Recipe, trained_on: int, sec
         correct=measured.correct,
         total=measured.total,
         loss=measured.loss,
-        seed=job.seed,
-        seeds=(SeedResult(job.seed, measured.correct, measured.total),),
+        seed=seed,
+        seeds=(SeedResult(seed, measured.correct, measured.total),),
         recipe=recipes.to_dict(recipe),
-        epochs=sum(getattr(stage, "epochs", 0) for stage in job.stages),
-        command=job.command,
+        epochs=sum(getattr(stage, "epochs", 0) for stage in stages),
+        command=command,
         commit=runs.commit(),
         versions=runs.versions(),
-        device=runs.device_name(device),
+        device=runs.device_name(choose_device(device)),
         threads=torch.get_num_threads(),
         seconds=seconds,
         created=datetime.now(timezone.utc).date().isoformat(),
-        note=f"{base.stem}, {base.top1:.2%}, through {stages}; trained on {trained_on} images",
+        note=f"{base.stem}, {base.top1:.2%}, through {'; '.join(map(repr, stages))}; trained on {trained_on} images",
     )

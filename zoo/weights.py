@@ -58,6 +58,7 @@ __all__ = [
 
 ENVIRONMENT = "ZOO_WEIGHTS"
 FOLDER = "folder:"
+CUT_SHORT = "cpu"  # tag of weights whose training was cut short, as two cores do it
 LOSS_TOLERANCE = 1e-3  # of the loss: kernels of another machine add up in another order
 OWN_WEIGHTS = "leave out num_classes, in_chans and image_size, or train your own weights"
 
@@ -84,15 +85,17 @@ def list_cards(model: str | None = None, dataset: str | None = None) -> list[Car
 def find_card(model: str, dataset: str, tag: str | None = None) -> Card:
     """The card of a model's weights for a data set.
 
-    tag: None takes the weights without a tag or, where there are none, those of the only tag; "" the former alone.
+    tag: None takes the weights without a tag or, where there are none, those tagged `cpu` (a training cut short stands
+    in for the full one) or those of the only tag; "" the first alone.
     Raises WeightError that says which weights there are instead, or which of several to choose.
     """
     path = weights_folder() / f"{card_stem(model, dataset, tag or '')}.json"
     if os.path.lexists(path):
         return _read_member(path)
     tagged = sorted(path.parent.glob(f"{path.stem}.*.json")) if tag is None else []
-    if len(tagged) == 1:
-        return _read_member(tagged[0])
+    fitting = [path for path in tagged if _tag(path) == CUT_SHORT] or tagged
+    if len(fitting) == 1:
+        return _read_member(fitting[0])
     if tagged:
         raise WeightError(
             f"the weights of {model} for {dataset} have tags: {', '.join(repr(_tag(path)) for path in tagged)}; "

@@ -1,0 +1,223 @@
+"""CIFAR-10 in few bytes: networks of the zoo pruned, shared and coded, each file read back by a fresh process.
+
+    python benchmarks/cifar10_files.py [--only resnet20.small] [--out FILE] [--files FOLDER]
+
+Every pipeline starts from the zoo's own weights and trains on all 50,000 training images, so that nothing is chosen by
+what comes out; the test set is scored at the end, by another process. Writes results/cifar10_files.jsonl, one line a
+pipeline, and the files themselves, each with its card, to --files. On one core: resnet20 takes an hour, the others a
+quarter to half an hour.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from deep_compression import append
+from torch import nn
+
+import zoo
+from zoo.compress_runs import packed_card
+from zoo.compression import Code, FoldBatchNorm, Prune, Share, compress, save_packed
+from zoo.compression.stage import Stage
+from zoo.compression.treat import layers_of
+from zoo.errors import ZooError, unknown
+from zoo.recipes import get_recipe
+from zoo.report import Column, Table, exact_text, percent_text
+from zoo.report.tables import Value
+from zoo.runs import device_name, versions
+from zoo.train_cli import subnormals_flushed
+from zoo.weights import card_stem, find_card, write_card
+
+# A step of Muon costs what the weights cost, whatever the batch; half the rate of the first training.
+RECIPE = dataclasses.replace(get_recipe("quick"), lr=0.01)
+WIDE = dataclasses.replace(RECIPE, batch_size=512)
+CENTROIDS_LR = 5e-4
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A network, the stages that it goes through, and what its file is to be.
+
+    min_ratio: fp32 over file. max_error: share of test images. max_loss: the same, over the weights it starts from.
+    """
+
+    model: str
+    variant: str
+    stages: Callable[[nn.Module], Sequence[Stage]]
+    max_bytes: int | None = None
+    max_error: float | None = None
+    min_ratio: int | None = None
+    max_loss: float | None = None
+    recipe: zoo.Recipe = RECIPE
+
+    @property
+    def name(self) -> str:
+        """As --only has it."""
+        return f"{self.model}.{self.variant}"
+
+
+def by_size(
+    model: nn.Module, densities: Sequence[tuple[int, float]], bits: int, ends_bits: int, epochs: tuple[int, int]
+) -> list[Stage]:
+    """Prune layers by how many weights they have, fold the norms, share `bits`; the two ends keep all and `ends_bits`.
+
+    densities: (up to so many weights, kept share), ascending. epochs: of pruning, of centroids.
+    """
+    counts = {name: layer.weight.numel() for name, layer in layers_of(model).items()}
+    first, *inner, last = counts
+    kept = {name: next(share for most, share in densities if counts[name] <= most) for name in inner}
+    shared = dict.fromkeys(inner, bits) | {first: ends_bits, last: ends_bits}
+    return [
+        Prune(densities=kept, schedule="gradual", ramp=0.5, epochs=epochs[0]),
+        FoldBatchNorm(),
+        Share(shared, biases_bits=0, epochs=epochs[1], lr=CENTROIDS_LR),
+        Code(),
+    ]
+
+
+PIPELINES = (
+    Pipeline(
+        "resnet20", "small",
+        lambda model: by_size(model, ((4_000, 0.6), (10_000, 0.45), (40_000, 0.3)), 3, 5, (28, 2)),
+        max_bytes=66_000, max_error=0.085,
+    ),
+    Pipeline(
+        "squeezenet1_1", "small",
+        lambda model: by_size(model, ((10_000, 0.6), (40_000, 0.4), (10**6, 0.3)), 4, 6, (4, 1)),
+        min_ratio=12, max_loss=0.005,
+    ),
+    Pipeline(
+        "vgg11_bn", "small",
+        lambda model: by_size(model, ((100_000, 0.4), (600_000, 0.2), (10**7, 0.04)), 4, 6, (5, 1)),
+        min_ratio=40, max_loss=0.005, recipe=WIDE,
+    ),
+)  # fmt: skip
+_SCORE = """
+import json, sys
+import zoo
+from zoo.compression import load_packed
+model, _ = load_packed(sys.argv[1])
+found = zoo.evaluate(model, zoo.load_dataset(sys.argv[2], "test"))
+print(json.dumps({"correct": found.correct, "total": found.total}))
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0, or 2 for wrong use."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", metavar="NAME", help=f"one of {', '.join(p.name for p in PIPELINES)}")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cifar10_files.jsonl"))
+    parser.add_argument("--files", type=Path, default=Path("runs/cifar10_files"), help="folder of the packed files")
+    options = parser.parse_args(arguments)
+    try:
+        names = [p.name for p in PIPELINES]
+        if options.only is not None and options.only not in names:
+            raise unknown("pipeline", options.only, names)
+        for pipeline in PIPELINES:
+            if options.only in (None, pipeline.name):
+                append(options.out, run(pipeline, options.files))
+    except ZooError as error:
+        print(f"cifar10_files.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
+    """Compress, store, score the stored file in a fresh process: one line of results."""
+    began = time.monotonic()
+    base = find_card(pipeline.model, "cifar10")
+    model = zoo.create_model(pipeline.model, dataset="cifar10", pretrained=True)
+    train = zoo.load_dataset("cifar10", "train")
+    stages = pipeline.stages(model)
+    with subnormals_flushed():
+        packed = compress(model, stages, dataset="cifar10", train=train, recipe=pipeline.recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{card_stem(pipeline.model, 'cifar10', pipeline.variant)}.zpk"
+    save_packed(path, packed)
+    seconds = round(time.monotonic() - began, 1)
+    card = packed_card(
+        path,
+        base,
+        zoo.load_dataset("cifar10", "test"),
+        tag=pipeline.variant,
+        stages=stages,
+        recipe=pipeline.recipe,
+        command=f"python benchmarks/cifar10_files.py --only {pipeline.name}",
+        trained_on=len(train),
+        seconds=seconds,
+    )
+    write_card(path.with_suffix(".json"), card)
+    result: dict[str, Any] = {
+        "model": pipeline.model,
+        "variant": pipeline.variant,
+        "file_bytes": path.stat().st_size,
+        **scored(path, "cifar10"),
+        "dense": {"stem": base.stem, "sha256": base.sha256, "correct": base.correct, "total": base.total},
+        "dense_bytes": 4 * base.params,
+        "receipts": [dataclasses.asdict(receipt) for receipt in packed.receipts],
+        "seconds": seconds,
+        "device": device_name(torch.device("cpu")),
+        "versions": versions(),
+    }
+    error = 1 - result["correct"] / result["total"]
+    print(f"{pipeline.name}: {result['file_bytes']:,} bytes, error {error:.2%}, {result['seconds']:.0f} s", flush=True)
+    return result
+
+
+def scored(path: Path, dataset: str) -> dict[str, int]:
+    """What a stored file gets right of the test images, and how many there are, counted by a fresh process."""
+    command = [sys.executable, "-c", _SCORE, str(path), dataset]
+    found: dict[str, int] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return found
+
+
+def files_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """A row a file: its bytes and its error beside the dense weights', and what was aimed at."""
+    columns = (
+        Column("network", "network", right=False),
+        Column("variant", "pipeline", right=False),
+        Column("dense_error", "dense error"),
+        Column("file_bytes", "file"),
+        Column("error", "error"),
+        Column("ratio", "fp32 / file"),
+        Column("goal", "goal", right=False),
+        Column("met", "met", right=False),
+    )
+    values: list[tuple[Value, ...]] = []
+    texts: list[tuple[str, ...]] = []
+    for result in results:
+        (pipeline,) = (p for p in PIPELINES if (p.model, p.variant) == (result["model"], result["variant"]))
+        dense_error = 1 - result["dense"]["correct"] / result["dense"]["total"]
+        error = 1 - result["correct"] / result["total"]
+        ratio = result["dense_bytes"] / result["file_bytes"]
+        goal, met = judged(pipeline, result["file_bytes"], error, ratio, error - dense_error)
+        values.append((result["model"], result["variant"], dense_error, result["file_bytes"], error, ratio, goal, met))
+        shown = percent_text(dense_error), exact_text(result["file_bytes"]), percent_text(error), f"{ratio:.0f}x"
+        texts.append((result["model"], result["variant"], *shown, goal, "yes" if met else "no"))
+    return Table(columns, tuple(values), tuple(texts), name="cifar10_files", title="CIFAR-10 in few bytes")
+
+
+def judged(pipeline: Pipeline, file_bytes: int, error: float, ratio: float, loss: float) -> tuple[str, bool]:
+    """What was aimed at, in words, and whether a file is that."""
+    wanted = []
+    if pipeline.max_bytes is not None:
+        wanted.append((f"at most {exact_text(pipeline.max_bytes)} bytes", file_bytes <= pipeline.max_bytes))
+    if pipeline.max_error is not None:
+        wanted.append((f"error at most {percent_text(pipeline.max_error)}", error <= pipeline.max_error))
+    if pipeline.min_ratio is not None:
+        wanted.append((f"at least {pipeline.min_ratio}x smaller", ratio >= pipeline.min_ratio))
+    if pipeline.max_loss is not None:
+        wanted.append((f"at most {percent_text(pipeline.max_loss)} lost", round(loss, 6) <= pipeline.max_loss))
+    return ", ".join(words for words, _ in wanted), all(holds for _, holds in wanted)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

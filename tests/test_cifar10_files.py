@@ -1,0 +1,64 @@
+"""CIFAR-10 in few bytes: what the table shows is what the results say, and a goal is met or not by its own figures."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import cifar10_files
+
+    return cifar10_files
+
+
+def result(model: str, **changes: Any) -> dict[str, Any]:
+    line = {"model": model, "variant": "small", "file_bytes": 60_000, "correct": 9_160, "total": 10_000}
+    return {**line, "dense": {"correct": 9_200, "total": 10_000}, "dense_bytes": 1_200_000, **changes}
+
+
+def test_a_file_stands_beside_its_dense_weights(script: ModuleType) -> None:
+    (row,) = script.files_table([result("resnet20")]).texts
+    goal = "at most 66,000 bytes, error at most 8.50 %"
+    assert row == ("resnet20", "small", "8.00 %", "60,000", "8.40 %", "20x", goal, "yes")
+
+
+@pytest.mark.parametrize(
+    ("changes", "met"),
+    [
+        ({"model": "resnet20"}, True),
+        ({"model": "resnet20", "file_bytes": 66_000, "correct": 9_150}, True),
+        ({"model": "resnet20", "file_bytes": 66_001}, False),
+        ({"model": "resnet20", "correct": 9_149}, False),
+        ({"model": "squeezenet1_1", "file_bytes": 100_000, "correct": 9_150}, True),
+        ({"model": "squeezenet1_1", "file_bytes": 100_001}, False),
+        ({"model": "squeezenet1_1", "correct": 9_149}, False),
+        ({"model": "vgg11_bn", "file_bytes": 30_000}, True),
+        ({"model": "vgg11_bn", "file_bytes": 30_001}, False),
+    ],
+)
+def test_a_goal_is_met_up_to_its_own_figure(script: ModuleType, changes: dict[str, Any], met: bool) -> None:
+    (row,) = script.files_table([result(**changes)]).texts
+    assert row[-1] == ("yes" if met else "no")
+
+
+def test_a_wrong_pipeline_is_met_with_the_nearest(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main(["--only", "resnet20.smal"]) == 2
+    assert "Did you mean 'resnet20.small'" in capsys.readouterr().err
+
+
+def test_every_layer_but_the_ends_is_pruned_and_every_layer_shared(script: ModuleType) -> None:
+    import zoo
+    from zoo.compression.treat import layers_of
+
+    for pipeline in script.PIPELINES:
+        model = zoo.create_model(pipeline.model, dataset="cifar10")
+        names = list(layers_of(model))
+        prune, _, share, _ = pipeline.stages(model)
+        assert list(prune.densities) == names[1:-1]
+        assert set(share.bits) == set(names)
