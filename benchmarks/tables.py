@@ -15,6 +15,7 @@ from cifar10_files import files_table
 from deep_compression import pipelines_table, weights_table
 from references import NONE_YET, REFERENCES, leads, leads_table
 from structured_vgg import structured_table
+from winograd import winograd_table
 
 from zoo.errors import ZooError
 from zoo.files import write_atomically
@@ -38,6 +39,7 @@ SPEED_RESULTS = Path("benchmarks/results/trainer_speed.jsonl")
 DEEP_RESULTS = Path("benchmarks/results/deep_compression.jsonl")
 FILES_RESULTS = Path("benchmarks/results/cifar10_files.jsonl")
 STRUCTURED_RESULTS = Path("benchmarks/results/structured_vgg.jsonl")
+WINOGRAD_RESULTS = Path("benchmarks/results/winograd.jsonl")
 LOADING_RESULTS = Path("benchmarks/results/loading_time.jsonl")
 NO_RESULTS = "No results yet."
 
@@ -79,6 +81,7 @@ def readme_blocks(root: Path, rankings: dict[str, list[Row]]) -> dict[str, str]:
     for marker, source, table in (
         ("cifar10-files", FILES_RESULTS, files_table),
         ("structured-vgg", STRUCTURED_RESULTS, structured_table),
+        ("winograd", WINOGRAD_RESULTS, winograd_table),
     ):
         lines = results_of(root / source)
         blocks[marker] = table_markdown(table(lines)) if lines else NO_RESULTS

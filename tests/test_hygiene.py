@@ -16,7 +16,7 @@ LAYERS = (
     ("errors", "files", "strict", "tensorfile", "registry", "layers", "conditions"),
     ("models", "data", "recipes"),
     ("evaluation", "training", "cost"),
-    ("cards", "weights", "interop", "compression", "dynamic", "latency"),
+    ("cards", "weights", "interop", "compression", "dynamic", "latency", "winograd"),
     ("create",),
     ("ranking", "report"),
     ("runs", "compress_runs", "train_cli", "cli", "train", "__main__", "__init__"),

@@ -66,6 +66,8 @@ def _cost(
         effective_macs=sum(step.effective_macs for step in matrix),
         training_macs=sum(step.training_macs for step in matrix),
         bit_operations=sum(step.bit_operations for step in matrix),
+        winograd_2x2_multiplications=sum(step.winograd[0] for step in matrix),
+        winograd_4x4_multiplications=sum(step.winograd[1] for step in matrix),
         activations=sum(row.activations for row in layers),
         peak_activation_bytes=4 * peak,
         peak_layer=peak_layer,

@@ -59,6 +59,9 @@ class Cost:
     bit_operations: macs times weight bits times activation bits: 32 x 32, or what the innermost module around the
         call declares in the int attributes `weight_bits` and `activation_bits`. A weight that has a form declares the
         form's bits: ceil(log2 K) for K shared values, 1 for signs.
+    winograd_2x2_multiplications, winograd_4x4_multiplications: macs, with every 3x3 convolution of stride 1 computed by
+        F(2x2, 3x3) or F(4x4, 3x3) (zoo.winograd): one multiplication for each input of a tile, channel and filter; the
+        tiles at the edges in full.
     activations: elements that convolutions, linear layers and matrix products put out: what fvcore's
         ActivationCountAnalysis counts, and the fused attention that it does not know.
     peak_activation_bytes: the most bytes of activations alive at one operator, at 4 bytes an element. Alive are the
@@ -87,6 +90,8 @@ class Cost:
     effective_macs: int
     training_macs: int
     bit_operations: int
+    winograd_2x2_multiplications: int
+    winograd_4x4_multiplications: int
     activations: int
     peak_activation_bytes: int
     peak_layer: str
@@ -101,6 +106,11 @@ class Cost:
     def flops(self) -> int:
         """Floating-point operations: a multiplication and an addition for each of `macs`."""
         return 2 * self.macs
+
+    @property
+    def winograd_multiplications(self) -> dict[int, int]:
+        """Multiplications by the size of the tile, 2 or 4."""
+        return {2: self.winograd_2x2_multiplications, 4: self.winograd_4x4_multiplications}
 
     def to_dict(self) -> dict[str, Any]:
         """As plain dictionaries, lists, strings and integers, ready for JSON."""

@@ -41,8 +41,8 @@ class Step:
     """One operator. reads, writes: storages, in order of the arguments; of the writes only those of floating point.
 
     layer: qualified name of the module that calls it. macs: None unless it is a matrix operator, and so are
-    effective_macs, training_macs and bit_operations, as `Cost` defines them. weight: storage of its weight operand.
-    norm_channels: channels, if it is a batch norm with fixed statistics, else 0.
+    effective_macs, training_macs, bit_operations and winograd, as `Cost` defines them. weight: storage of its weight
+    operand. norm_channels: channels, if it is a batch norm with fixed statistics, else 0.
     """
 
     operator: str
@@ -54,6 +54,7 @@ class Step:
     effective_macs: int = 0
     training_macs: int = 0
     bit_operations: int = 0
+    winograd: tuple[int, int] = (0, 0)
     weight: int | None = None
     norm_channels: int = 0
 
@@ -125,7 +126,9 @@ class _Recorder(TorchDispatchMode):
             gradients = 2
         bits = self._declared("weight_bits") * self._declared("activation_bits")
         source = None if weight is None else storage(weight)
-        return Step(name, layer, reads, writes, shape, macs, effective, macs * (1 + gradients), macs * bits, source)
+        filtering = winograd_multiplications(name, args, shape, macs)
+        training = macs * (1 + gradients)
+        return Step(name, layer, reads, writes, shape, macs, effective, training, macs * bits, filtering, source)
 
     def _count_nonzero(self, weight: Tensor) -> int:
         key = (storage(weight), int(weight.storage_offset()), weight.numel())
@@ -154,6 +157,19 @@ def trace(model: nn.Module, batch: Tensor) -> Trace:
     used = [(weight, next((s for s in weight.storages if s in read), None)) for weight in weights_of(model)]
     weights = {source: weight for weight, source in used if source is not None}
     return Trace(tuple(recorder.steps), recorder.elements, storage(batch), returned, weights)
+
+
+def winograd_multiplications(operator: str, args: Any, shape: tuple[int, ...], macs: int) -> tuple[int, int]:
+    """Multiplications with F(2x2, 3x3) and with F(4x4, 3x3); `macs` for all but 3x3 convolutions of stride 1."""
+    if operator != "convolution":
+        return macs, macs
+    weight, strides, dilations, transposed = args[1], args[3], args[5], args[6]
+    if tuple(weight.shape[2:]) != (3, 3) or {*strides, *dilations} != {1} or transposed:
+        return macs, macs
+    filters, height, width = shape[-3:]
+    tiles = ((size, -(-height // size) * -(-width // size)) for size in (2, 4))
+    small, large = (filters * weight.shape[1] * count * (size + 2) ** 2 for size, count in tiles)
+    return small, large
 
 
 def peak_elements(trace: Trace, *, deployed: bool) -> tuple[int, str]:
