@@ -18,6 +18,7 @@ LAYERS = (
     ("evaluation", "training", "cost"),
     ("cards", "weights", "interop", "compression", "dynamic", "latency", "winograd"),
     ("create",),
+    ("teachers",),
     ("ranking", "report"),
     ("runs", "compress_runs", "train_cli", "cli", "train", "__main__", "__init__"),
 )

@@ -88,6 +88,11 @@ def score(logits_NK: Tensor, labels_N: Tensor) -> Evaluation:
     )
 
 
+def agreement(logits_NK: Tensor, others_NK: Tensor) -> float:
+    """Share of the images for which two sets of logits name the same class, right or wrong."""
+    return float((logits_NK.argmax(1) == others_NK.argmax(1)).double().mean())
+
+
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
     """One evaluation from those of disjoint parts of a data set, of which there must be one at least."""
     total = sum(part.total for part in parts)

@@ -14,6 +14,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,14 @@ from zoo.cost import count_macs
 from zoo.create import create_model
 from zoo.data import Dataset, load_dataset
 from zoo.errors import CheckpointError, MissingPackageError
-from zoo.evaluation import Evaluation, predict_logits, score
+from zoo.evaluation import Evaluation, agreement, predict_logits, score
 from zoo.files import sha256_file, write_atomically
 from zoo.recipes import Recipe
+from zoo.teachers import describe
 from zoo.training.checkpoint import checkpoint_files
 from zoo.training.distributed import choose_device
 from zoo.training.loop import Run
+from zoo.training.objectives import Teachers
 from zoo.weights import FORMAT as WEIGHTS_FORMAT
 from zoo.weights import Card, SeedResult, card_stem, dataset_label, load_weights, save_weights, write_card
 
@@ -133,9 +136,11 @@ def finish(
     command: str,
     train: Dataset,
     say: Callable[[str], None],
+    teachers: Teachers | None = None,
 ) -> Card:
     """Store the weights of a finished run, measure the stored file on the test set, and write card and pictures.
 
+    teachers: that were learned from, if any; how often the stored network answers as they do is said and kept.
     The test set is scored here and nowhere else: once, on the last epoch's averaged weights.
     """
     name, dataset = options["model"], options["dataset"]
@@ -145,6 +150,11 @@ def finish(
     logits_NK = predict_logits(stored, test, 500, torch.device("cpu"))
     measured = score(logits_NK, test.labels)
     card = _card(path, stored, measured, test, run, options, recipe, command, train)
+    if teachers is not None:
+        agreed = agreement(logits_NK, predict_logits(teachers.as_module(), test, 500, torch.device("cpu")))
+        taught = f"taught by {describe(options['teacher'])}, with whom it agrees on {agreed:.2%} of the test images"
+        card = replace(card, note=f"{card.note}; {taught}")
+        say(taught)
     write_card(folder / f"{stem}.json", card)
     say(f"test: {measured.correct} of {measured.total} correct, {measured.top1:.2%}, measured on {path.name}")
     _pictures(folder, run, measured.confusion, logits_NK, test, say)

@@ -26,9 +26,12 @@ from zoo.data import Dataset, describe, load_dataset, split_validation
 from zoo.errors import CheckpointError, RecipeError, UnknownNameError, ZooError
 from zoo.recipes import Recipe
 from zoo.registry import origin
+from zoo.teachers import OBJECTIVES, Lesson, make_objective
 from zoo.training.distributed import choose_device, processes
 from zoo.training.loop import Run, check, fit
+from zoo.training.objectives import Objective, Teachers
 
+_LESSON = ("objective", "temperature", "teacher_weight", "teacher_average", "hint", "hint_epochs")
 # What a resumed run may be given anew: how it is computed and kept and for how long, never what is computed.
 _FREE = ("device", "threads", "compile", "max_minutes", "checkpoint_seconds", "tensorboard", "pack")
 _PLAIN_DEFAULTS: dict[str, Any] = {
@@ -42,6 +45,13 @@ _PLAIN_DEFAULTS: dict[str, Any] = {
     "checkpoint_seconds": 60.0,
     "tensorboard": False,
     "pack": False,
+    "teacher": [],
+    "objective": None,
+    "temperature": 4.0,
+    "teacher_weight": 0.9,
+    "teacher_average": "logits",
+    "hint": None,
+    "hint_epochs": 1,
 }
 
 
@@ -99,6 +109,7 @@ def _train(given: dict[str, Any]) -> int:
         say(describe(options["dataset"]))
         check(train, recipe)  # before there is a folder
         team.share(recipe.batch_size)
+        objective, teachers = _lesson(options, model, train, recipe)
         if resumed is not None:
             folder = resumed
         else:
@@ -111,6 +122,7 @@ def _train(given: dict[str, Any]) -> int:
                 train,
                 valid,
                 recipe,
+                objective=objective,
                 seed=options["seed"],
                 device=device,
                 out_dir=folder,
@@ -122,7 +134,7 @@ def _train(given: dict[str, Any]) -> int:
                 spoken=True,
             )
         if team.is_main and run.stopped is None:
-            runs.finish(folder, model, run, options, recipe, command, train, say)
+            runs.finish(folder, model, run, options, recipe, command, train, say, teachers)
         say(f"run folder: {folder}" if run.stopped is None else f"go on with: python train.py --resume {folder}")
     return _status(run)
 
@@ -138,6 +150,27 @@ def _subject(options: dict[str, Any]) -> tuple[nn.Module, Dataset, Dataset | Non
     if not images:
         return model, train, None
     return model, *split_validation(train, images, options["seed"])
+
+
+def _lesson(
+    options: dict[str, Any], model: nn.Module, train: Dataset, recipe: Recipe
+) -> tuple[Objective | None, Teachers | None]:
+    """What is learned from besides the labels: nothing where no teacher was given."""
+    taught = {name: options[name] for name in _LESSON if options[name] != _PLAIN_DEFAULTS[name]}
+    if not options["teacher"]:
+        if taught:
+            raise RecipeError(f"--{next(iter(taught)).replace('_', '-')} was given without a --teacher; name one.")
+        return None, None
+    lesson = Lesson(
+        teachers=tuple(options["teacher"]),
+        objective=options["objective"] or "soft-targets",
+        temperature=options["temperature"],
+        weight=options["teacher_weight"],
+        average=options["teacher_average"],
+        hint=options["hint"],
+        hint_epochs=options["hint_epochs"],
+    )
+    return make_objective(lesson, model, train.image, train, recipe)
 
 
 def _status(run: Run) -> int:
@@ -192,9 +225,11 @@ def _command(options: dict[str, Any], recipe: Recipe, count: int) -> str:
             value = getattr(owner, field.name)
             if field.name != "augment" and value != getattr(reference, field.name):
                 words += ["--set", f"{field.name}={value}"]
-    for name in _PLAIN_DEFAULTS:
+    for name, default in _PLAIN_DEFAULTS.items():
         value = options[name]
-        if value is not None and value is not False and value != "":
+        if isinstance(value, list):
+            words += [word for item in value for word in (f"--{name}", str(item))]
+        elif value is not None and value is not False and value != "" and (name not in _LESSON or value != default):
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return shlex.join(words)
 
@@ -236,6 +271,17 @@ def _parse(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--checkpoint-seconds", type=float, help="longest time between checkpoints (60)")
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events to the run folder")
     parser.add_argument("--pack", action="store_true", help="keep the weights in shared codebooks, a fifth of the size")
+    parser.add_argument(
+        "--teacher",
+        action="append",
+        help="learn from a model with stored weights (or MODEL@TAG), a .zpk or a run folder",
+    )
+    parser.add_argument("--objective", help=f"how: {', '.join(OBJECTIVES)} (soft-targets)")
+    parser.add_argument("--temperature", type=float, help="that softens the teachers' answers (4)")
+    parser.add_argument("--teacher-weight", type=float, help="share of the loss that is the teachers' (0.9)")
+    parser.add_argument("--teacher-average", help="of several teachers' logits or probabilities (logits)")
+    parser.add_argument("--hint", metavar="THEIRS:OURS", help="layers of the first teacher and of the student")
+    parser.add_argument("--hint-epochs", type=int, help="epochs with hints, before soft targets (1)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run folder; needs nothing else")
     return vars(parser.parse_args(arguments))
 

@@ -2,6 +2,19 @@
 
 from zoo.training.objectives.base import Objective
 from zoo.training.objectives.cross_entropy import CrossEntropy
+from zoo.training.objectives.distillation import Hints, LogitRegression, SoftTargets, Teachers, check_teachers
 from zoo.training.objectives.sparsity import L1, BatchNormL1, DropNeuron, GroupSparsity
 
-__all__ = ["L1", "BatchNormL1", "CrossEntropy", "DropNeuron", "GroupSparsity", "Objective"]
+__all__ = [
+    "L1",
+    "BatchNormL1",
+    "CrossEntropy",
+    "DropNeuron",
+    "GroupSparsity",
+    "Hints",
+    "LogitRegression",
+    "Objective",
+    "SoftTargets",
+    "Teachers",
+    "check_teachers",
+]
