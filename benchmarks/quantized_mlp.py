@@ -88,7 +88,8 @@ def tables(results: Sequence[Result]) -> list[Table]:
         files = [matching(here, method=m, trained=True, coder=c)[0]["file_bytes"] for m, c in sizes]
         values.append((bits, *errors, *files))
         texts.append((str(bits), *map(percent_text, errors), *map(exact_text, files)))
-    return [Table(columns, tuple(values), tuple(texts), name="quantized_mlp")]
+    notes = {"uniform_fixed_bytes": "a file counts a code with a zero point from that point, which may take a bit more"}
+    return [Table(columns, tuple(values), tuple(texts), name="quantized_mlp", notes=notes)]
 
 
 def finding(results: Sequence[Result]) -> str:
@@ -104,10 +105,15 @@ def finding(results: Sequence[Result]) -> str:
         )
         words.append(f"{wins} {'with' if trained else 'without'} training")
     near = f"{100 * NEAR:.1f} points of the network's {percent_text(whole)}"
-    smallest = [f"{m} {c} {_smallest(results, m, c, whole)}" for m, c in product(METHODS, CODERS)]
+    smallest = []
+    for coder in CODERS:
+        found = {m: line for m in METHODS if (line := _smallest(results, m, coder, whole)) is not None}
+        order = sorted(found, key=lambda method: int(found[method]["file_bytes"]))
+        sizes = (f"{m} {size_text(found[m]['file_bytes'])} ({found[m]['bits']} bits)" for m in order)
+        smallest.append(f"{coder} {' before '.join(sizes) or 'none'}")
     return (
         f"At equal bits k-means has fewer test errors than a uniform grid at {' and at '.join(words)} of {len(widths)} "
-        f"widths; the smallest trained files within {near} are: {', '.join(smallest)}."
+        f"widths; the smallest trained files within {near} are, smallest first: {'; '.join(smallest)}."
     )
 
 
@@ -139,17 +145,11 @@ def _widths(results: Sequence[Result]) -> list[int]:
     return sorted(bits for bits in distinct(results, "bits") if bits < 32)
 
 
-def _smallest(results: Sequence[Result], method: str, coder: str, whole: float) -> str:
-    """The width and the size of the smallest trained file that loses next to nothing."""
-    near = [
-        line
-        for line in matching(results, method=method, coder=coder, trained=True)
-        if error_of([line]) <= whole + NEAR + 1e-9
-    ]
-    if not near:
-        return "none"
-    best = min(near, key=lambda line: line["file_bytes"])
-    return f"{size_text(best['file_bytes'])} ({best['bits']} bits)"
+def _smallest(results: Sequence[Result], method: str, coder: str, whole: float) -> Result | None:
+    """The smallest trained file that loses next to nothing; None where there is none."""
+    lines = matching(results, method=method, coder=coder, trained=True)
+    near = [line for line in lines if error_of([line]) <= whole + NEAR + 1e-9]
+    return min(near, key=lambda line: int(line["file_bytes"]), default=None)
 
 
 EXPERIMENT = Experiment("quantized_mlp", ("method", "bits", "trained", "coder"), tables, finding, picture)
