@@ -153,8 +153,10 @@ class Experiment:
         except ZooError as error:
             print(f"{self.name}.py: error: {error}", file=sys.stderr)
             return 2
-        usual = self.results if options.dataset == "mnist" else options.files / self.results.name
-        append(options.out or usual, lines, self.key)
+        out = options.out
+        if out is None:
+            out = self.results if options.dataset == "mnist" else options.files / self.results.name
+        append(out, lines, self.key)
         print(self.finding(lines))
         return 0
 
