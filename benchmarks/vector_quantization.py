@@ -25,7 +25,7 @@ from zoo.report.tables import MISSING, Value
 LAYERS = {"lenet_300_100": "1", "lenet5_caffe": "5"}
 WIDTHS = (2, 4, 8, 16)
 ALLOWED = 0.01  # share of the images held out that the layer may cost
-PAPER = ("AlexNet's kin, ImageNet", "product (paper)", MISSING, "16 to 24x", MISSING, "about 1.00 points")
+PAPER = ("a CNN on ImageNet", "product (paper)", MISSING, "16 to 24x", MISSING, "about 1.00 points")
 WHOLE = "none"
 
 

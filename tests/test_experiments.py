@@ -183,7 +183,7 @@ class TestXnorAccuracy:
         kinds = zip(script.KINDS, (9900, 9850, 9800), (32, 2, 1), (1024, 32, 4), strict=True)
         results = [
             line(right, dataset="mnist", model="m", kind=kind, epochs=4, bit_operations=operations)
-            | {"file_bytes": size}
+            | {"file_bytes": size, "dense_bytes": 32}
             for kind, right, size, operations in kinds
         ]
         (table,) = script.tables(results)
