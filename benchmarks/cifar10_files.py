@@ -10,8 +10,6 @@ quarter to half an hour.
 
 import argparse
 import dataclasses
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from deep_compression import append
+from experiments import append, conditions, score
 from torch import nn
 
 import zoo
@@ -32,7 +29,6 @@ from zoo.errors import ZooError, unknown
 from zoo.recipes import get_recipe
 from zoo.report import Column, Table, exact_text, percent_text
 from zoo.report.tables import Value
-from zoo.runs import device_name, versions
 from zoo.train_cli import subnormals_flushed
 from zoo.weights import card_stem, find_card, write_card
 
@@ -100,14 +96,7 @@ PIPELINES = (
         min_ratio=40, max_loss=0.005, recipe=WIDE,
     ),
 )  # fmt: skip
-_SCORE = """
-import json, sys
-import zoo
-from zoo.compression import load_packed
-model, _ = load_packed(sys.argv[1])
-found = zoo.evaluate(model, zoo.load_dataset(sys.argv[2], "test"))
-print(json.dumps({"correct": found.correct, "total": found.total}))
-"""
+KEY = ("model", "variant")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown("pipeline", options.only, names)
         for pipeline in PIPELINES:
             if options.only in (None, pipeline.name):
-                append(options.out, run(pipeline, options.files))
+                append(options.out, [run(pipeline, options.files)], KEY)
     except ZooError as error:
         print(f"cifar10_files.py: error: {error}", file=sys.stderr)
         return 2
@@ -159,24 +148,16 @@ def run(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
         "model": pipeline.model,
         "variant": pipeline.variant,
         "file_bytes": path.stat().st_size,
-        **scored(path, "cifar10"),
+        **score([path], "cifar10")[0],
         "dense": {"stem": base.stem, "sha256": base.sha256, "correct": base.correct, "total": base.total},
         "dense_bytes": 4 * base.params,
         "receipts": [dataclasses.asdict(receipt) for receipt in packed.receipts],
         "seconds": seconds,
-        "device": device_name(torch.device("cpu")),
-        "versions": versions(),
+        **conditions(),
     }
     error = 1 - result["correct"] / result["total"]
     print(f"{pipeline.name}: {result['file_bytes']:,} bytes, error {error:.2%}, {result['seconds']:.0f} s", flush=True)
     return result
-
-
-def scored(path: Path, dataset: str) -> dict[str, int]:
-    """What a stored file gets right of the test images, and how many there are, counted by a fresh process."""
-    command = [sys.executable, "-c", _SCORE, str(path), dataset]
-    found: dict[str, int] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return found
 
 
 def files_table(results: Sequence[Mapping[str, Any]]) -> Table:

@@ -10,8 +10,6 @@ and the files themselves to --files. About an hour on one core.
 
 import argparse
 import dataclasses
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,23 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from experiments import FINE_TUNING, append, bench, conditions, score
 
 import zoo
-from zoo.compression import Code, Huffman, Prune, Share, compress, save_packed
-from zoo.compression.stage import Stage
-from zoo.data import split_validation
+from zoo.compression import Code, Huffman, Prune, Share, Stage, compress, save_packed
 from zoo.errors import ZooError, unknown
-from zoo.files import write_atomically
-from zoo.recipes import get_recipe
 from zoo.report import Column, Table, exact_text, percent_text
 from zoo.report.tables import Value
-from zoo.runs import device_name, versions
 
-HELD_OUT = 5000
-RECIPE = dataclasses.replace(
-    get_recipe("mnist-plain"), optimizer="adamw", lr=0.002, weight_decay=0.0, ema_decay=0.99
-)  # SGD at the rate of the first training diverged, or lost a point (benchmarks/LOG.md)
+KEY = ("model", "variant")
 
 
 @dataclass(frozen=True)
@@ -73,7 +63,7 @@ def stages(plan: dict[str, tuple[float, int]], epochs: int, coder: Stage) -> tup
     bits = {name: bits for name, (_, bits) in plan.items()}
     return (
         Prune(densities=densities, schedule="gradual", epochs=epochs),
-        Share(bits=bits, biases_bits=4, epochs=max(1, epochs // 4), lr=RECIPE.lr / 10),
+        Share(bits=bits, biases_bits=4, epochs=max(1, epochs // 4), lr=FINE_TUNING.lr / 10),
         coder,
     )
 
@@ -86,14 +76,6 @@ PIPELINES = (
     Pipeline("lenet5_caffe", "small", stages(SMALL_CAFFE, 24, Code())),
     Pipeline("lenet5_caffe", "tiny", stages(TINY_CAFFE, 24, Code())),
 )
-_SCORE = """
-import json, sys
-import zoo
-from zoo.compression import load_packed
-model, _ = load_packed(sys.argv[1])
-found = zoo.evaluate(model, zoo.load_dataset("mnist", "test"))
-print(json.dumps({"correct": found.correct, "total": found.total}))
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown("pipeline", options.only, names)
         for pipeline in PIPELINES:
             if options.only in (None, pipeline.name):
-                append(options.out, run(pipeline, options.files))
+                append(options.out, [run(pipeline, options.files)], KEY)
     except ZooError as error:
         print(f"deep_compression.py: error: {error}", file=sys.stderr)
         return 2
@@ -119,23 +101,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     """Compress, store, score the stored file in a fresh process: one line of results."""
     began = time.monotonic()
-    train, valid = split_validation(zoo.load_dataset("mnist", "train"), HELD_OUT, 0)
+    images = bench("mnist", folder)
     model = zoo.create_model(pipeline.model, dataset="mnist", pretrained=True)
-    packed = compress(model, pipeline.stages, dataset="mnist", train=train, valid=valid, recipe=RECIPE)
+    packed = compress(
+        model, pipeline.stages, dataset="mnist", train=images.train, valid=images.valid, recipe=FINE_TUNING
+    )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{pipeline.name}.zpk"
     save_packed(path, packed)
-    scored = subprocess.run([sys.executable, "-c", _SCORE, str(path)], capture_output=True, text=True, check=True)
     result = {
         "model": pipeline.model,
         "variant": pipeline.variant,
         "file_bytes": path.stat().st_size,
-        **json.loads(scored.stdout),
+        **score([path], "mnist")[0],
         "dense_bytes": packed.receipts[0].dense_bytes,
         "receipts": [dataclasses.asdict(receipt) for receipt in packed.receipts],
         "seconds": round(time.monotonic() - began, 1),
-        "device": device_name(torch.device("cpu")),
-        "versions": versions(),
+        **conditions(),
     }
     error = 1 - result["correct"] / result["total"]
     print(f"{pipeline.name}: {result['file_bytes']:,} bytes, error {error:.2%}, {result['seconds']:.0f} s", flush=True)
@@ -193,15 +175,6 @@ def weights_table(results: Sequence[Mapping[str, Any]]) -> Table:
             shown = exact_text(layer["values"]), percent_text(kept), percent_text(plan[name][0])
             texts.append((result["model"], name, *shown, exact_text(layer["file_bytes"]), f"{bits:.2f}"))
     return Table(columns, tuple(values), tuple(texts), name="layers", title="By layer")
-
-
-def append(path: Path, result: dict[str, Any]) -> None:
-    """Put a line in the place of the one that its pipeline had, or at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text().splitlines() if path.exists() else []
-    key = (result["model"], result["variant"])
-    kept = [line for line in lines if ((old := json.loads(line))["model"], old["variant"]) != key]
-    write_atomically(path, "\n".join([*kept, json.dumps(result)]) + "\n")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cifar10_files import scored
-from deep_compression import append
+from experiments import append, conditions, score
 from torch import nn
 from xnor_speed import calls_a_block, seconds_a_call, summary
 
@@ -39,7 +38,6 @@ from zoo.layers import init_weights
 from zoo.recipes import get_recipe
 from zoo.report import Column, Table, count_text, percent_text
 from zoo.report.tables import Value
-from zoo.runs import device_name, versions
 from zoo.train_cli import subnormals_flushed
 from zoo.training.objectives import BatchNormL1
 from zoo.weights import card_stem, find_card, write_card
@@ -112,6 +110,7 @@ def stages(method: str, model: nn.Module, dense_epochs: int) -> list[Stage]:
     return [*plans[method], Code()]
 
 
+KEY = ("model", "variant")
 METHODS = ("filters", "slimming", "scratch", "longer")
 
 
@@ -127,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown("method", options.only, METHODS)
         for method in METHODS:
             if options.only in (None, method):
-                append(options.out, run(method, options.files))
+                append(options.out, [run(method, options.files)], KEY)
     except ZooError as error:
         print(f"structured_vgg.py: error: {error}", file=sys.stderr)
         return 2
@@ -168,13 +167,11 @@ def run(method: str, folder: Path) -> dict[str, Any]:
         "params": sum(p.numel() for p in small.parameters()),
         "macs": count_macs(small, base.image),
         "file_bytes": path.stat().st_size,
-        **scored(path, DATASET),
+        **score([path], DATASET)[0],
         "speed": {str(batch): speed_up(dense, small, torch.randn(batch, *base.image)) for batch in BATCHES},
         "stages": [receipt.stage for receipt in packed.receipts],
         "seconds": seconds,
-        "device": device_name(torch.device("cpu")),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
+        **conditions(),
     }  # fmt: skip
     print(f"{method}: {result['params']:,} parameters, {result['correct']} of {result['total']} correct", flush=True)
     return result

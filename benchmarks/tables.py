@@ -5,23 +5,29 @@ python benchmarks/tables.py --check    writes nothing; names what is stale and e
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cifar10_files import files_table
+from coding_bound import EXPERIMENT as CODING_BOUND
 from deep_compression import pipelines_table, weights_table
+from experiments import Experiment, results_of
+from pruning_schedules import EXPERIMENT as PRUNING_SCHEDULES
+from quantized_mlp import EXPERIMENT as QUANTIZED_MLP
 from references import NONE_YET, REFERENCES, leads, leads_table
+from sharing_curves import EXPERIMENT as SHARING_CURVES
 from structured_vgg import structured_table
+from vector_quantization import EXPERIMENT as VECTOR_QUANTIZATION
 from winograd import winograd_table
+from xnor_accuracy import EXPERIMENT as XNOR_ACCURACY
 
 from zoo.errors import ZooError
 from zoo.files import write_atomically
 from zoo.ranking import FRONTS, Row, rank
 from zoo.report import (
     cards_table,
+    lines_plot,
     pareto_plot,
     plot_digest,
     ranking_table,
@@ -41,6 +47,14 @@ FILES_RESULTS = Path("benchmarks/results/cifar10_files.jsonl")
 STRUCTURED_RESULTS = Path("benchmarks/results/structured_vgg.jsonl")
 WINOGRAD_RESULTS = Path("benchmarks/results/winograd.jsonl")
 LOADING_RESULTS = Path("benchmarks/results/loading_time.jsonl")
+EXPERIMENTS = (
+    SHARING_CURVES,
+    PRUNING_SCHEDULES,
+    QUANTIZED_MLP,
+    VECTOR_QUANTIZATION,
+    CODING_BOUND,
+    XNOR_ACCURACY,
+)
 NO_RESULTS = "No results yet."
 
 
@@ -86,17 +100,25 @@ def readme_blocks(root: Path, rankings: dict[str, list[Row]]) -> dict[str, str]:
         lines = results_of(root / source)
         blocks[marker] = table_markdown(table(lines)) if lines else NO_RESULTS
     blocks["loading-time"] = loading_text(root / LOADING_RESULTS, cards)
+    for experiment in EXPERIMENTS:
+        blocks[experiment.name.replace("_", "-")] = experiment_text(root, experiment)
     return blocks
+
+
+def experiment_text(root: Path, experiment: Experiment) -> str:
+    """What an experiment found: a sentence, its tables and its picture."""
+    results = results_of(root / experiment.results)
+    if not results:
+        return NO_RESULTS
+    parts = [experiment.finding(results), *map(table_markdown, experiment.tables(results))]
+    if experiment.picture is not None:
+        parts.append(f"![Plot of {experiment.name.replace('_', ' ')}]({experiment.plot})")
+    return "\n\n".join(parts)
 
 
 def speed_results(path: Path) -> list[dict[str, object]]:
     """The latest result of each comparison and model, in the order they were first measured."""
     return list({(result["comparison"], result["model"]): result for result in results_of(path)}.values())
-
-
-def results_of(path: Path) -> list[dict[str, Any]]:
-    """The results of a file of JSON lines; none where there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()] if path.exists() else []
 
 
 def loading_text(path: Path, cards: Sequence[Card]) -> str:
@@ -139,6 +161,15 @@ def _refresh_plots(root: Path, rankings: dict[str, list[Row]], write: bool) -> l
                 stale.append(name)
                 if write:
                     pareto_plot(rows, path, x=x, references=references)
+    for experiment in EXPERIMENTS:
+        results = results_of(root / experiment.results)
+        if experiment.picture is None or not results:
+            continue
+        picture, path = experiment.picture(results), root / experiment.plot
+        if not path.exists() or picture.digest not in path.read_text():
+            stale.append(str(experiment.plot))
+            if write:
+                lines_plot(picture, path)
     return stale
 
 

@@ -37,14 +37,6 @@ def test_layers_are_those_of_the_papers_pipeline(script: ModuleType) -> None:
     assert row == ("lenet_300_100", "1", "1,000", "8.00 %", "8.00 %", "100", "10.00")
 
 
-def test_a_pipeline_that_runs_again_takes_its_own_line(script: ModuleType, tmp_path: Path) -> None:
-    path = tmp_path / "results" / "lines.jsonl"
-    for line in (result(), result("small"), result(file_bytes=9)):
-        script.append(path, line)
-    kept = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [(line["variant"], line["file_bytes"]) for line in kept] == [("small", 10_000), ("paper", 9)]
-
-
 def test_a_wrong_pipeline_is_met_with_the_nearest(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert script.main(["--only", "lenet5_caffe.smal"]) == 2
     assert "Did you mean 'lenet5_caffe.small'" in capsys.readouterr().err

@@ -6,9 +6,11 @@ ranking    tables of ranked rows
 pages      tables of everything else: models, layers, weights, data, scores, checks
 plots      training curves, confusion, the worst mistakes
 pareto     accuracy over a cost
+lines      measurements of an experiment
 receipts   what compression did, stage by stage and tensor by tensor
 """
 
+from zoo.report.lines import Line, Panel, Picture, lines_plot
 from zoo.report.numbers import count_text, exact_text, image_text, percent_text, ratio_text, score_text, size_text
 from zoo.report.pages import (
     cards_table,
@@ -44,6 +46,9 @@ from zoo.report.tables import (
 __all__ = [
     "FORMATS",
     "Column",
+    "Line",
+    "Panel",
+    "Picture",
     "Reference",
     "Table",
     "cards_table",
@@ -60,6 +65,7 @@ __all__ = [
     "footnotes",
     "image_text",
     "layers_table",
+    "lines_plot",
     "mistakes_sheet",
     "model_table",
     "models_table",

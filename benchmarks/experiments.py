@@ -1,0 +1,225 @@
+"""What the experiments of this folder share: images, starting networks, scores by a fresh process, lines of results.
+
+An experiment is a script that writes benchmarks/results/<name>.jsonl, one line a measurement, and that says what its
+lines come to: tables, one sentence and a picture. `tables.py` puts these into the README.
+
+Chance and choice: every script holds 5,000 training images out, which the zoo's own MNIST weights have not seen either,
+and chooses on them alone. What it reports are all test images, scored by another process on the stored files.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import zoo
+from zoo.compression import Stage, compress, save_packed
+from zoo.data import Dataset, split_validation
+from zoo.data.augment import Augment
+from zoo.errors import ZooError
+from zoo.files import write_atomically
+from zoo.recipes import Recipe, get_recipe
+from zoo.report import Picture, Table
+from zoo.runs import device_name, versions
+
+Result = Mapping[str, Any]
+RESULTS = Path("benchmarks/results")
+HELD_OUT = 5000
+SEED = 0
+FINE_TUNING = dataclasses.replace(
+    get_recipe("mnist-plain"), optimizer="adamw", lr=0.002, weight_decay=0.0, ema_decay=0.99
+)  # SGD at the rate of the first training diverged, or lost a point (benchmarks/LOG.md)
+# For networks that are trained already, where many are tuned: large batches of images as they are, at a lower rate.
+TUNING = dataclasses.replace(FINE_TUNING, batch_size=512, lr=FINE_TUNING.lr / 5, augment=Augment())
+_SCORE = """
+import json, sys
+import zoo
+from zoo.compression import load_packed
+test = zoo.load_dataset(sys.argv[1], "test")
+for path in sys.stdin.read().splitlines():
+    found = zoo.evaluate(load_packed(path)[0], test)
+    print(json.dumps({"correct": found.correct, "total": found.total}))
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages to go through, and the fields of the line of results that tell them from others."""
+
+    fields: Mapping[str, Any]
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The images of one run of an experiment, and the folder of its files."""
+
+    dataset: str
+    train: Dataset
+    valid: Dataset
+    folder: Path
+
+    def start(self, name: str, recipe: Recipe) -> nn.Module:
+        """The zoo's own weights, or, of a data set that has none, a network trained here."""
+        if name in zoo.list_models(dataset=self.dataset, pretrained=True):
+            return zoo.create_model(name, dataset=self.dataset, pretrained=True)
+        model = fresh(name, self.dataset)
+        zoo.fit(model, self.train, None, recipe, seed=SEED, device="cpu")
+        return model
+
+    def treat(self, model: nn.Module, stages: Sequence[Stage], recipe: Recipe, seed: int = SEED) -> nn.Module:
+        """What stages make of a model, for several plans to go on from."""
+        images = {"train": self.train, "valid": self.valid}
+        return compress(model, stages, dataset=self.dataset, **images, recipe=recipe, seed=seed, device="cpu").model
+
+    def held_out_wrong(self, model: nn.Module) -> int:
+        """Wrong answers among the images held out: what choices are made by."""
+        found = zoo.evaluate(model, self.valid)
+        return found.total - found.correct
+
+    def measure(self, model: nn.Module, plan: Plan, recipe: Recipe, seed: int = SEED) -> dict[str, Any]:
+        """Compress and store: a line of results without its test score. `weights`: bytes of each in the file."""
+        began = time.monotonic()
+        images = {"train": self.train, "valid": self.valid}
+        packed = compress(model, plan.stages, dataset=self.dataset, **images, recipe=recipe, seed=seed, device="cpu")
+        path = self.folder / f"{'-'.join(map(str, plan.fields.values()))}.zpk"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_packed(path, packed)
+        last = packed.receipts[-1]
+        line = {
+            **plan.fields,
+            "file": str(path),
+            "file_bytes": path.stat().st_size,
+            "dense_bytes": last.dense_bytes,
+            "held_out_correct": last.correct_after,
+            "held_out": last.total,
+            "weights": {layer.name: layer.file_bytes for layer in last.layers if layer.name.endswith(".weight")},
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        shown = ", ".join(f"{key} {value}" for key, value in plan.fields.items())
+        print(f"{shown}: {line['file_bytes']:,} bytes, {line['seconds']} s", file=sys.stderr, flush=True)
+        return line
+
+    def scored(self, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The lines with the test score of each file, by a fresh process, and with the conditions they were made in."""
+        scores = score([Path(line["file"]) for line in lines], self.dataset)
+        return [
+            {k: v for k, v in line.items() if k != "file"} | found | conditions()
+            for line, found in zip(lines, scores, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a script makes of its lines of results. key: the fields that tell one line from another."""
+
+    name: str
+    key: tuple[str, ...]
+    tables: Callable[[Sequence[Result]], Sequence[Table]]
+    finding: Callable[[Sequence[Result]], str]
+    picture: Callable[[Sequence[Result]], Picture] | None = None
+
+    @property
+    def results(self) -> Path:
+        """The file of its lines, from the root of the repository."""
+        return RESULTS / f"{self.name}.jsonl"
+
+    @property
+    def plot(self) -> Path:
+        """The file of its picture."""
+        return self.results.with_suffix(".svg")
+
+    def options(self, description: str | None) -> argparse.ArgumentParser:
+        """The options that every experiment has; a script adds its own."""
+        parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("--dataset", default="mnist", help="mnist, or any other of images of 28 px (digits)")
+        parser.add_argument("--out", type=Path, help=f"{self.results} for mnist, else in --files")
+        parser.add_argument("--files", type=Path, default=Path("runs") / self.name, help="folder of the packed files")
+        return parser
+
+    def run(self, options: argparse.Namespace, measure: Callable[[], list[dict[str, Any]]]) -> int:
+        """Measure, keep the lines, say what they come to. Exit status: 0, or 2 for wrong use."""
+        try:
+            lines = measure()
+        except ZooError as error:
+            print(f"{self.name}.py: error: {error}", file=sys.stderr)
+            return 2
+        out = options.out
+        if out is None:
+            out = self.results if options.dataset == "mnist" else options.files / self.results.name
+        append(out, lines, self.key)
+        print(self.finding(lines))
+        return 0
+
+
+def bench(dataset: str, folder: Path) -> Bench:
+    """Training images with 5,000 of them held out; of a small data set, a tenth."""
+    images = zoo.load_dataset(dataset, "train")
+    train, valid = split_validation(images, min(HELD_OUT, len(images) // 10), SEED)
+    return Bench(dataset, train, valid, folder)
+
+
+def fresh(name: str, dataset: str, seed: int = SEED) -> nn.Module:
+    """A network with weights drawn by the seed."""
+    torch.manual_seed(seed)
+    return zoo.create_model(name, dataset=dataset)
+
+
+def score(paths: Sequence[Path], dataset: str) -> list[dict[str, int]]:
+    """`correct` and `total` of all test images for each packed file, read back by one fresh process."""
+    names = "\n".join(map(str, paths))
+    command = [sys.executable, "-c", _SCORE, dataset]
+    scored = subprocess.run(command, input=names, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in scored.stdout.splitlines()]
+
+
+def conditions() -> dict[str, Any]:
+    """What a line of results says of where it was made."""
+    return {
+        "device": device_name(torch.device("cpu")),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+def append(path: Path, lines: Iterable[Result], key: Sequence[str]) -> None:
+    """Put each line at the end of a file of results, and away the one that had the same key."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept: dict[tuple[Any, ...], Result] = {_key_of(line, key): line for line in results_of(path)}
+    for line in lines:
+        kept.pop(_key_of(line, key), None)
+        kept[_key_of(line, key)] = line
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept.values()))
+
+
+def results_of(path: Path) -> list[dict[str, Any]]:
+    """The results of a file of JSON lines; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()] if path.exists() else []
+
+
+def matching(results: Sequence[Result], **fields: object) -> list[Result]:
+    """The lines whose fields are these."""
+    return [line for line in results if all(line[name] == value for name, value in fields.items())]
+
+
+def distinct(results: Sequence[Result], field: str) -> list[Any]:
+    """The values of a field, in order of their first line."""
+    return list(dict.fromkeys(line[field] for line in results))
+
+
+def error_of(lines: Sequence[Result]) -> float:
+    """The share of wrong answers, a mean over the lines where there are several seeds."""
+    return 1 - float(sum(line["correct"] for line in lines) / sum(line["total"] for line in lines))
+
+
+def _key_of(line: Result, key: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(line[name] for name in key)
