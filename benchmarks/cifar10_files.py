@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import append, conditions, score
+from experiments import append, keep
 from torch import nn
 
 import zoo
-from zoo.compress_runs import packed_card
-from zoo.compression import Code, FoldBatchNorm, Prune, Share, compress, save_packed
+from zoo.compression import Code, FoldBatchNorm, Prune, Share, compress
 from zoo.compression.stage import Stage
 from zoo.compression.treat import layers_of
 from zoo.errors import ZooError, unknown
@@ -30,7 +29,7 @@ from zoo.recipes import get_recipe
 from zoo.report import Column, Table, exact_text, percent_text
 from zoo.report.tables import Value
 from zoo.train_cli import subnormals_flushed
-from zoo.weights import card_stem, find_card, write_card
+from zoo.weights import find_card
 
 # A step of Muon costs what the weights cost, whatever the batch; half the rate of the first training.
 RECIPE = dataclasses.replace(get_recipe("quick"), lr=0.01)
@@ -128,32 +127,23 @@ def run(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     stages = pipeline.stages(model)
     with subnormals_flushed():
         packed = compress(model, stages, dataset="cifar10", train=train, recipe=pipeline.recipe)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{card_stem(pipeline.model, 'cifar10', pipeline.variant)}.zpk"
-    save_packed(path, packed)
-    seconds = round(time.monotonic() - began, 1)
-    card = packed_card(
-        path,
-        base,
-        zoo.load_dataset("cifar10", "test"),
-        tag=pipeline.variant,
-        stages=stages,
-        recipe=pipeline.recipe,
-        command=f"python benchmarks/cifar10_files.py --only {pipeline.name}",
-        trained_on=len(train),
-        seconds=seconds,
-    )
-    write_card(path.with_suffix(".json"), card)
     result: dict[str, Any] = {
         "model": pipeline.model,
         "variant": pipeline.variant,
-        "file_bytes": path.stat().st_size,
-        **score([path], "cifar10")[0],
         "dense": {"stem": base.stem, "sha256": base.sha256, "correct": base.correct, "total": base.total},
         "dense_bytes": 4 * base.params,
         "receipts": [dataclasses.asdict(receipt) for receipt in packed.receipts],
-        "seconds": seconds,
-        **conditions(),
+        **keep(
+            packed,
+            base,
+            pipeline.variant,
+            folder,
+            stages=stages,
+            recipe=pipeline.recipe,
+            command=f"python benchmarks/cifar10_files.py --only {pipeline.name}",
+            trained_on=len(train),
+            began=began,
+        ),
     }
     error = 1 - result["correct"] / result["total"]
     print(f"{pipeline.name}: {result['file_bytes']:,} bytes, error {error:.2%}, {result['seconds']:.0f} s", flush=True)

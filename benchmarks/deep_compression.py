@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import FINE_TUNING, append, bench, conditions, score
+from experiments import FINE_TUNING, append, bench, keep
 
 import zoo
-from zoo.compression import Code, Huffman, Prune, Share, Stage, compress, save_packed
+from zoo.compression import Code, Huffman, Prune, Share, Stage, compress
 from zoo.errors import ZooError, unknown
 from zoo.report import Column, Table, exact_text, percent_text
 from zoo.report.tables import Value
+from zoo.weights import find_card
 
 KEY = ("model", "variant")
 
@@ -106,18 +107,22 @@ def run(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     packed = compress(
         model, pipeline.stages, dataset="mnist", train=images.train, valid=images.valid, recipe=FINE_TUNING
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{pipeline.name}.zpk"
-    save_packed(path, packed)
-    result = {
+    result: dict[str, Any] = {
         "model": pipeline.model,
         "variant": pipeline.variant,
-        "file_bytes": path.stat().st_size,
-        **score([path], "mnist")[0],
         "dense_bytes": packed.receipts[0].dense_bytes,
         "receipts": [dataclasses.asdict(receipt) for receipt in packed.receipts],
-        "seconds": round(time.monotonic() - began, 1),
-        **conditions(),
+        **keep(
+            packed,
+            find_card(pipeline.model, "mnist"),
+            pipeline.variant,
+            folder,
+            stages=pipeline.stages,
+            recipe=FINE_TUNING,
+            command=f"python benchmarks/deep_compression.py --only {pipeline.name}",
+            trained_on=len(images.train),
+            began=began,
+        ),
     }
     error = 1 - result["correct"] / result["total"]
     print(f"{pipeline.name}: {result['file_bytes']:,} bytes, error {error:.2%}, {result['seconds']:.0f} s", flush=True)

@@ -22,7 +22,9 @@ import torch
 from torch import nn
 
 import zoo
-from zoo.compression import Stage, compress, save_packed
+from zoo.cards import Card, card_stem, write_card
+from zoo.compress_runs import packed_card
+from zoo.compression import Packed, Stage, compress, save_packed
 from zoo.data import Dataset, split_validation
 from zoo.data.augment import Augment
 from zoo.errors import ZooError
@@ -180,6 +182,35 @@ def score(paths: Sequence[Path], dataset: str) -> list[dict[str, int]]:
     command = [sys.executable, "-c", _SCORE, dataset]
     scored = subprocess.run(command, input=names, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in scored.stdout.splitlines()]
+
+
+def keep(
+    packed: Packed,
+    base: Card,
+    tag: str,
+    folder: Path,
+    *,
+    stages: Sequence[Stage],
+    recipe: Recipe,
+    command: str,
+    trained_on: int,
+    began: float,
+) -> dict[str, Any]:
+    """Store a packed network with a card, as the zoo folder takes them; what a fresh process finds of it, in fields.
+
+    base: the card of the weights that it began as. began: reading of time.monotonic at the start.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{card_stem(base.model, base.dataset, tag)}.zpk"
+    save_packed(path, packed)
+    seconds = round(time.monotonic() - began, 1)
+    test = zoo.load_dataset(base.dataset, "test")
+    card = packed_card(
+        path, base, test, tag=tag, stages=stages, recipe=recipe, command=command, trained_on=trained_on, seconds=seconds
+    )
+    write_card(path.with_suffix(".json"), card)
+    (found,) = score([path], base.dataset)
+    return {"file_bytes": path.stat().st_size, **found, "seconds": seconds, **conditions()}
 
 
 def conditions() -> dict[str, Any]:

@@ -24,13 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiments import append, conditions, score
+from experiments import append, keep
 from torch import nn
 from xnor_speed import calls_a_block, seconds_a_call, summary
 
 import zoo
-from zoo.compress_runs import packed_card
-from zoo.compression import Code, PruneChannels, compress, save_packed
+from zoo.compression import Code, PruneChannels, compress
 from zoo.compression.stage import Stage, Treated, Workbench
 from zoo.cost import count_macs
 from zoo.errors import ZooError, unknown
@@ -40,7 +39,7 @@ from zoo.report import Column, Table, count_text, percent_text
 from zoo.report.tables import Value
 from zoo.train_cli import subnormals_flushed
 from zoo.training.objectives import BatchNormL1
-from zoo.weights import card_stem, find_card, write_card
+from zoo.weights import find_card
 
 MODEL, DATASET = "vgg11_bn", "cifar10"
 EPOCHS = 4  # after the cut
@@ -142,36 +141,27 @@ def run(method: str, folder: Path) -> dict[str, Any]:
     plan = stages(method, dense, base.epochs)
     with subnormals_flushed():
         packed = compress(dense, plan, dataset=DATASET, train=train, recipe=RECIPE)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{card_stem(MODEL, DATASET, method)}.zpk"
-    save_packed(path, packed)
-    seconds = round(time.monotonic() - began, 1)
-    card = packed_card(
-        path,
-        base,
-        zoo.load_dataset(DATASET, "test"),
-        tag=method,
-        stages=plan,
-        recipe=RECIPE,
-        command=f"python benchmarks/structured_vgg.py --only {method}",
-        trained_on=len(train),
-        seconds=seconds,
-    )
-    write_card(path.with_suffix(".json"), card)
     small = packed.model.eval()
-    result = {
+    result: dict[str, Any] = {
         "model": MODEL,
         "variant": method,
         "dense": {"stem": base.stem, "correct": base.correct, "total": base.total, "params": base.params,
                   "macs": base.macs, "epochs": base.epochs},
         "params": sum(p.numel() for p in small.parameters()),
         "macs": count_macs(small, base.image),
-        "file_bytes": path.stat().st_size,
-        **score([path], DATASET)[0],
         "speed": {str(batch): speed_up(dense, small, torch.randn(batch, *base.image)) for batch in BATCHES},
         "stages": [receipt.stage for receipt in packed.receipts],
-        "seconds": seconds,
-        **conditions(),
+        **keep(
+            packed,
+            base,
+            method,
+            folder,
+            stages=plan,
+            recipe=RECIPE,
+            command=f"python benchmarks/structured_vgg.py --only {method}",
+            trained_on=len(train),
+            began=began,
+        ),
     }  # fmt: skip
     print(f"{method}: {result['params']:,} parameters, {result['correct']} of {result['total']} correct", flush=True)
     return result

@@ -21,6 +21,7 @@ from structured_vgg import structured_table
 from vector_quantization import EXPERIMENT as VECTOR_QUANTIZATION
 from winograd import winograd_table
 from xnor_accuracy import EXPERIMENT as XNOR_ACCURACY
+from xnor_speed import xnor_table
 
 from zoo.errors import ZooError
 from zoo.files import write_atomically
@@ -46,6 +47,7 @@ DEEP_RESULTS = Path("benchmarks/results/deep_compression.jsonl")
 FILES_RESULTS = Path("benchmarks/results/cifar10_files.jsonl")
 STRUCTURED_RESULTS = Path("benchmarks/results/structured_vgg.jsonl")
 WINOGRAD_RESULTS = Path("benchmarks/results/winograd.jsonl")
+XNOR_RESULTS = Path("benchmarks/results/xnor_speed.jsonl")
 LOADING_RESULTS = Path("benchmarks/results/loading_time.jsonl")
 EXPERIMENTS = (
     SHARING_CURVES,
@@ -88,7 +90,8 @@ def readme_blocks(root: Path, rankings: dict[str, list[Row]]) -> dict[str, str]:
     blocks["trainer-speed"] = table_markdown(speed_table(results)) if results else NO_RESULTS
     found = [lead for rows in rankings.values() for lead in leads(rows)]
     blocks["reference-beaten"] = table_markdown(leads_table(found)) if found else NONE_YET
-    blocks["recipes"] = table_markdown(recipes_table(cards)) if cards else NO_RESULTS
+    trained = [card for card in cards if " train.py " in card.command]
+    blocks["recipes"] = table_markdown(recipes_table(trained)) if trained else NO_RESULTS
     packed = results_of(root / DEEP_RESULTS)
     tables = (pipelines_table(packed), weights_table(packed))
     blocks["deep-compression"] = "\n\n".join(map(table_markdown, tables)) if packed else NO_RESULTS
@@ -96,6 +99,7 @@ def readme_blocks(root: Path, rankings: dict[str, list[Row]]) -> dict[str, str]:
         ("cifar10-files", FILES_RESULTS, files_table),
         ("structured-vgg", STRUCTURED_RESULTS, structured_table),
         ("winograd", WINOGRAD_RESULTS, winograd_table),
+        ("xnor-speed", XNOR_RESULTS, xnor_table),
     ):
         lines = results_of(root / source)
         blocks[marker] = table_markdown(table(lines)) if lines else NO_RESULTS

@@ -19,9 +19,10 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ from zoo.compression.binary import pack_network
 from zoo.cost import count_macs
 from zoo.files import write_atomically
 from zoo.models.xnor import BinaryConv2d
+from zoo.report import Column, Table
+from zoo.report.tables import Value
 from zoo.runs import device_name, versions
 
 BLOCK_SECONDS = 0.15
@@ -139,6 +142,24 @@ def summary(alternative: list[float], packed: list[float]) -> dict[str, object]:
     """Median, lowest and highest of the rounds' ratios, and all of them."""
     ratios = [a / b for a, b in zip(alternative, packed, strict=True)]
     return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "ratios": ratios}
+
+
+def xnor_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """A row a subject and batch: times over that of the packed path, so that above 1 packed words are faster."""
+    sides = ("float", "simulated")
+    columns = (
+        Column("subject", "binary network or layer", right=False),
+        Column("batch_size", "batch"),
+        *(Column(f"{side}_over_packed", f"{side} time / packed time") for side in sides),
+    )
+    values: list[tuple[Value, ...]] = []
+    texts: list[tuple[str, ...]] = []
+    for result in results:
+        ratios = [result[f"{side}_over_packed"] for side in sides]
+        values.append((result["subject"], result["batch_size"], *(ratio["median"] for ratio in ratios)))
+        shown = (f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})" for ratio in ratios)
+        texts.append((result["subject"], str(result["batch_size"]), *shown))
+    return Table(columns, tuple(values), tuple(texts), name="xnor_speed")
 
 
 if __name__ == "__main__":
