@@ -75,7 +75,7 @@ class Bench:
         if name in zoo.list_models(dataset=self.dataset, pretrained=True):
             return zoo.create_model(name, dataset=self.dataset, pretrained=True)
         model = fresh(name, self.dataset)
-        zoo.fit(model, self.train, None, recipe, seed=SEED, device="cpu")
+        zoo.fit(model, self.train, None, recipe, seed=SEED, device="cpu").or_leave()
         return model
 
     def treat(self, model: nn.Module, stages: Sequence[Stage], recipe: Recipe, seed: int = SEED) -> nn.Module:

@@ -13,6 +13,7 @@ from cifar10_files import files_table
 from coding_bound import EXPERIMENT as CODING_BOUND
 from deep_compression import pipelines_table, weights_table
 from experiments import Experiment, results_of
+from omitted_digit import EXPERIMENT as OMITTED_DIGIT
 from pruning_schedules import EXPERIMENT as PRUNING_SCHEDULES
 from quantized_mlp import EXPERIMENT as QUANTIZED_MLP
 from references import NONE_YET, REFERENCES, leads, leads_table
@@ -56,6 +57,7 @@ EXPERIMENTS = (
     VECTOR_QUANTIZATION,
     CODING_BOUND,
     XNOR_ACCURACY,
+    OMITTED_DIGIT,
 )
 NO_RESULTS = "No results yet."
 

@@ -52,7 +52,7 @@ def measure(images: Bench, float_name: str, binary_name: str, recipe: Recipe) ->
         if kind == "binary weights":
             model = images.treat(model, [Binarize(epochs=recipe.epochs)], recipe)
         else:
-            zoo.fit(model, images.train, None, recipe, seed=SEED, device="cpu")
+            zoo.fit(model, images.train, None, recipe, seed=SEED, device="cpu").or_leave()
         plan = Plan({"dataset": images.dataset, "model": name, "kind": kind}, (Code(),))
         cost = zoo.measure(model, images.train.image)
         counted = {

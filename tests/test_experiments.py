@@ -16,6 +16,7 @@ NAMES = (
     "vector_quantization",
     "coding_bound",
     "xnor_accuracy",
+    "omitted_digit",
 )
 SCORE = {"correct": 9900, "total": 10_000, "held_out_correct": 4950, "held_out": 5000, "file_bytes": 1000}
 
@@ -190,6 +191,64 @@ class TestXnorAccuracy:
         assert table.texts[1] == ("mnist", "m", "binary weights", "1.50 %", "2", "16.0x", "32", "32.0x")
         said = script.finding(results)
         assert said.startswith("Binary weights cost 0.50 points on mnist after 4 epochs, in a file 16.0 times smaller")
+
+
+class TestOmittedDigit:
+    def results(self, threes_known: int) -> list[dict[str, Any]]:
+        threes = {"omission": "no threes", "unseen": 1000, "shift": 3.5, "errors": 200, "errors_shifted": 110}
+        soft = threes | {"way": "soft targets", "unseen_errors": 133, "unseen_errors_shifted": 1000 - threes_known}
+        hard = threes | {"way": "labels", "unseen_errors": 1000, "unseen_errors_shifted": 900}
+        rest = {"omission": "none", "way": "labels", "unseen": 0, "shift": 0.0, "errors": 80, "errors_shifted": 80}
+        return [soft, hard, rest | {"unseen_errors": 0, "unseen_errors_shifted": 0}]
+
+    def test_theirs_stands_beside_ours(self) -> None:
+        script = import_module("omitted_digit")
+        (table,) = script.tables(self.results(980))
+        paper = ("206 (133 of 1,010 threes)", "109 (14 of 1,010 threes)")
+        assert table.texts[0] == ("threes", "soft targets", "200", "133 of 1,000", "+3.5", "110", "20 of 1,000", *paper)
+        assert table.texts[2] == ("none", "labels", "80", "", "", "", "", "", "")
+
+    def test_the_finding_follows_the_numbers(self) -> None:
+        script = import_module("omitted_digit")
+        assert "knows 98.0% of the threes" in script.finding(self.results(980))
+        assert ", as in the paper" in script.finding(self.results(980))
+        assert "unlike in the paper" in script.finding(self.results(90))
+
+    def test_the_shift_moves_what_was_never_seen(self) -> None:
+        import torch
+        from torch import nn
+
+        from zoo.data import Dataset
+
+        script = import_module("omitted_digit")
+        labels = torch.tensor([3, 3, 3, 8])
+        images = torch.zeros(4, 1, 1, 1, dtype=torch.uint8)
+        names = tuple("0123456789")
+        held_out = Dataset("made", "train", images, labels, names, (0.0,), (1.0,), "", mirrored=False)
+        scores = torch.zeros(4, 10)
+        scores[:, 8], scores[:3, 3], scores[3, 3] = 2.0, 1.0, -4.0
+
+        class Fixed(nn.Module):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                return scores[: len(images)]
+
+        digits = tuple(d for d in range(10) if d != 3)
+        shift = script.best_shift(Fixed(), held_out, digits)
+        assert 1 <= shift <= 6
+        found = script.errors(Fixed(), held_out, digits, shift)
+        assert (found["errors"], found["unseen"], found["unseen_errors"]) == (3, 3, 3)
+        assert (found["errors_shifted"], found["unseen_errors_shifted"]) == (0, 0)
+
+    @pytest.mark.slow
+    def test_it_runs_on_the_digits(
+        self, tmp_path: Path, digits_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("ZOO_DATA", str(digits_root))
+        script = import_module("omitted_digit")
+        assert script.main(["--dataset", "digits", "--epochs", "1", "--files", str(tmp_path)]) == 0
+        results = [json.loads(text) for text in (tmp_path / "omitted_digit.jsonl").read_text().splitlines()]
+        assert [(r["omission"], r["way"]) for r in results] == [(o, w) for o in script.OMISSIONS for w in script.WAYS]
+        assert capsys.readouterr().out == script.finding(results) + "\n"
 
 
 @pytest.mark.slow

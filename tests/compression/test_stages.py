@@ -1,6 +1,8 @@
 """One contract over all methods on weights, alone and one after another."""
 
 import copy
+import os
+import signal
 from dataclasses import replace
 from typing import Any
 
@@ -213,3 +215,28 @@ def test_a_made_weight_cannot_be_assigned() -> None:
     layer: Any = Prune(0.5).apply(network(), Workbench()).model.get_submodule("9")
     with pytest.raises(RuntimeError, match="made by Mask cannot be assigned other values"):
         layer.weight = torch.ones(10, 512)
+
+
+@pytest.mark.parametrize(("sent", "leaves"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_ends_a_stage_that_trains(
+    sent: signal.Signals, leaves: type[BaseException], digits: tuple[Dataset, Dataset]
+) -> None:
+    """A half-trained network would be packed as if it were trained."""
+    work = workbench(digits)
+    stage = Prune(0.3, schedule="gradual", epochs=2)
+    steps: list[int] = []
+
+    class Told(Workbench):
+        def fine_tune(self, model: nn.Module, recipe: Any, *, objective: Any = None, on_step: Any = None) -> None:
+            def heard(model: nn.Module, step: int, count: int) -> None:
+                steps.append(step)
+                on_step(model, step, count)
+                os.kill(os.getpid(), sent)
+
+            super().fine_tune(model, recipe, objective=objective, on_step=heard)
+
+    with pytest.raises(leaves) as caught:
+        stage.apply(network(), Told(work.train, work.valid, work.recipe, work.seed, work.device))
+    assert len(steps) < 4
+    if leaves is SystemExit:
+        assert caught.value.code == 143

@@ -37,6 +37,7 @@ class Workbench:
     ) -> None:
         """Train a model, in place, whatever its weights are made of; it ends in eval mode, averaged.
 
+        A signal that stops the training ends the process: what is half trained must not be packed.
         Raises CompressionError where there is nothing to train on.
         """
         fit(
@@ -48,7 +49,7 @@ class Workbench:
             seed=self.seed,
             device=self.device,
             on_step=on_step,
-        )
+        ).or_leave()
 
     def need_train(self, purpose: str) -> Dataset:
         """The training images. Raises CompressionError where there are none."""

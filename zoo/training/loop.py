@@ -1,6 +1,7 @@
 """The training loop. One for every model, objective and kind of weight; it reads from top to bottom."""
 
 import math
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,17 @@ class Run:
     seconds: float
     images_per_second: float
     stopped: str | None
+
+    def or_leave(self) -> "Run":
+        """This run; but one that a signal stopped ends the process, as the signal would have without `fit`.
+
+        For what goes on to use the weights as if they were trained: they are not.
+        """
+        if self.stopped == "SIGINT":
+            raise KeyboardInterrupt
+        if self.stopped == "SIGTERM":
+            raise SystemExit(128 + signal.SIGTERM)
+        return self
 
 
 def fit(
