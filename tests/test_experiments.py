@@ -253,18 +253,19 @@ class TestOmittedDigit:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("name", "options", "constants"),
     [
-        ("sharing_curves", ["--bits", "1", "--seeds", "1"]),
-        ("pruning_schedules", ["--epochs", "3"]),
-        ("quantized_mlp", ["--bits", "1"]),
-        ("vector_quantization", []),
-        ("xnor_accuracy", ["--epochs", "1"]),
+        ("sharing_curves", ["--bits", "1", "--seeds", "1"], {}),
+        ("pruning_schedules", ["--epochs", "3"], {"DENSITIES": (0.1,), "PENALTIES": {"L1": (1e-4,), "L2": (1e-3,)}}),
+        ("quantized_mlp", ["--bits", "1"], {}),
+        ("vector_quantization", [], {"WIDTHS": (4,)}),
+        ("xnor_accuracy", ["--epochs", "1"], {}),
     ],
 )
 def test_it_runs_on_the_digits(
     name: str,
     options: list[str],
+    constants: dict[str, Any],
     tmp_path: Path,
     digits_root: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -273,6 +274,8 @@ def test_it_runs_on_the_digits(
     monkeypatch.setenv("ZOO_DATA", str(digits_root))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     script = import_module(name)
+    for constant, value in constants.items():
+        monkeypatch.setattr(script, constant, value)
     assert script.main(["--dataset", "digits", "--files", str(tmp_path), *options]) == 0
     results = [json.loads(text) for text in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
     assert all(0 < result["correct"] <= result["total"] for result in results)
