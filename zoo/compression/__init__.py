@@ -17,6 +17,7 @@ from zoo.compression.share import Share
 from zoo.compression.stage import Stage, Treated, Workbench
 from zoo.compression.structured.blocks import DropLayers
 from zoo.compression.structured.stage import PruneChannels
+from zoo.compression.switches import LearnSwitches
 from zoo.compression.vectors import ProductQuantize, ResidualQuantize
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "FoldBatchNorm",
     "Huffman",
     "LayerReceipt",
+    "LearnSwitches",
     "Packed",
     "ProductQuantize",
     "Prune",
