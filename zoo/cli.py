@@ -290,7 +290,9 @@ def train(context: typer.Context) -> None:
 def compress(
     model: Annotated[str, typer.Argument(help="a model with stored weights")],
     dataset: DatasetOption,
-    pipeline: Annotated[str, typer.Option(help="deep-compression, auto, slim, share or quantize")] = "deep-compression",
+    pipeline: Annotated[
+        str, typer.Option(help="deep-compression, auto, slim, network-slimming, share or quantize")
+    ] = "deep-compression",
     density: Annotated[float, typer.Option(help="share of weights, or of channels, that stays")] = 0.1,
     bits: Annotated[int, typer.Option(help="of a weight")] = 5,
     epochs: Annotated[int, typer.Option(help="of training in all; 0 for none")] = 4,
