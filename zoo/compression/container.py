@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from zoo.compression.coding import CODERS
 from zoo.compression.forms import forms_of, values
 from zoo.compression.packing import Reader, Record, write_record
+from zoo.compression.receipts import LayerReceipt
 from zoo.compression.structure import apply, build_plain, check_runs, describe, is_stored, skeleton, stored_state
 from zoo.errors import CompressionError, WeightError
 from zoo.layers import SMALL_IMAGE
@@ -57,22 +58,6 @@ class PackedInfo:
         """The structure as zoo.compression.structure has it."""
         found = json.loads(self.structure)
         return {"folded": found.get("folded", False), "shapes": found.get("shapes", {})}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One tensor of a file: its name and shape, how many of its values are not zero, and its record."""
-
-    name: str
-    shape: tuple[int, ...]
-    values: int
-    nonzero: int
-    form: str
-    coder: str
-    alphabet: int
-    code_bytes: int
-    float_bytes: int
-    file_bytes: int
 
 
 def pack(
@@ -135,14 +120,14 @@ def unpack(data: bytes, *, source: str | Path = "a packed model") -> tuple[nn.Mo
         return _filled(info, {name: tensor for name, tensor, _ in _records(info, payload, len(data))}), info
 
 
-def ledger(data: bytes, *, source: str | Path = "a packed model") -> list[Entry]:
+def ledger(data: bytes, *, source: str | Path = "a packed model") -> list[LayerReceipt]:
     """What each tensor of a file takes and holds, counted in the file itself. Raises FileFormatError."""
     entries = []
     with sentence(source):
         info, payload = _open(data)
         for name, tensor, record in _records(info, payload, len(data)):
             counts = (tuple(tensor.shape), tensor.numel(), int(tensor.count_nonzero()))
-            entries.append(Entry(name, *counts, **vars(record)))
+            entries.append(LayerReceipt(name, *counts, **vars(record)))
     return entries
 
 

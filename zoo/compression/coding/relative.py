@@ -62,6 +62,13 @@ def decode(data: bytes, count: int, alphabet: int) -> np.ndarray:
     return symbols
 
 
+def index_bytes(data: bytes) -> int:
+    """Bytes of a payload, already decoded once, that say where the symbols are; the others say which they are."""
+    _, at = read_varint(data, 1, 1 << 62)
+    coded, at = read_varint(data, at, len(data))
+    return at + coded
+
+
 def _estimate(found: np.ndarray, values: np.ndarray) -> int:
     """Bits of these entries' codes, and four for each code's place in its table."""
     streams = [np.unique(stream, return_counts=True)[1] for stream in (found, values)]
