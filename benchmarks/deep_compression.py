@@ -23,7 +23,7 @@ import zoo
 from zoo.compression import Code, Huffman, Prune, Share, Stage, compress
 from zoo.errors import ZooError, unknown
 from zoo.report import Column, Table, exact_text, percent_text
-from zoo.report.tables import Value
+from zoo.report.tables import MISSING, Value
 from zoo.weights import find_card
 
 KEY = ("model", "variant")
@@ -155,7 +155,10 @@ def pipelines_table(results: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def weights_table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """Each layer under the paper's own densities: what is kept, and the bits of a kept weight, position included."""
+    """Each layer under the paper's own densities: what is kept, and what a kept weight takes after Huffman coding.
+
+    Weight bits are those of its code, index bits those of its position; the codebook is in neither, but in all bits.
+    """
     columns = (
         Column("network", "network", right=False),
         Column("layer", "layer", right=False),
@@ -163,10 +166,13 @@ def weights_table(results: Sequence[Mapping[str, Any]]) -> Table:
         Column("kept", "kept"),
         Column("paper_kept", "paper: kept"),
         Column("file_bytes", "bytes"),
+        Column("weight_bits", "weight bits"),
+        Column("index_bits", "index bits"),
         Column("bits_a_kept", "bits a kept weight"),
     )
     values: list[tuple[Value, ...]] = []
     texts: list[tuple[str, ...]] = []
+    reasons: list[Mapping[str, str]] = []
     for result in results:
         if result["variant"] != "paper":
             continue
@@ -175,11 +181,27 @@ def weights_table(results: Sequence[Mapping[str, Any]]) -> Table:
             name, _, tensor = layer["name"].rpartition(".")
             if tensor != "weight":
                 continue
-            kept, bits = layer["nonzero"] / layer["values"], 8 * layer["file_bytes"] / layer["nonzero"]
-            values.append((result["model"], name, layer["values"], kept, plan[name][0], layer["file_bytes"], bits))
+            kept, total = layer["nonzero"] / layer["values"], 8 * layer["file_bytes"] / layer["nonzero"]
+            parts, why = _bits_apart(layer)
+            reasons.append(why)
+            values.append(
+                (result["model"], name, layer["values"], kept, plan[name][0], layer["file_bytes"], *parts, total)
+            )
             shown = exact_text(layer["values"]), percent_text(kept), percent_text(plan[name][0])
-            texts.append((result["model"], name, *shown, exact_text(layer["file_bytes"]), f"{bits:.2f}"))
-    return Table(columns, tuple(values), tuple(texts), name="layers", title="By layer")
+            bits = (MISSING if part is None else f"{part:.2f}" for part in (*parts, total))
+            texts.append((result["model"], name, *shown, exact_text(layer["file_bytes"]), *bits))
+    return Table(columns, tuple(values), tuple(texts), name="layers", title="By layer", reasons=tuple(reasons))
+
+
+def _bits_apart(layer: Mapping[str, Any]) -> tuple[tuple[float | None, float | None], Mapping[str, str]]:
+    """((bits of a kept weight's code, bits of its position), why one of them is missing)."""
+    if "index_bytes" not in layer:
+        reason = "the result was made before they were told apart"
+        return (None, None), {"weight_bits": reason, "index_bits": reason}
+    code, index = (8 * layer[name] / layer["nonzero"] for name in ("code_bytes", "index_bytes"))
+    if not layer["index_bytes"]:
+        return (code, None), {"index_bits": "zeros are coded among the weights where that is shorter"}
+    return (code, index), {}
 
 
 if __name__ == "__main__":

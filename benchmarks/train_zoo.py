@@ -32,6 +32,7 @@ import torch
 
 from zoo import recipes
 from zoo.cards import SUFFIXES, Card, SeedResult, card_stem, read_card, write_card
+from zoo.console import chat, write
 from zoo.create import create_model
 from zoo.errors import CheckpointError, WeightError, ZooError, unknown
 from zoo.files import sha256_file, write_atomically
@@ -199,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with only_one(options.out / RUNS) as lock:
             return run_plan(trainings, options, lock)
     except (ZooError, OSError) as error:
-        _complain(f"train_zoo.py: error: {error}")
+        chat(f"train_zoo.py: error: {error}")
         return 2
 
 
@@ -207,8 +208,8 @@ def show_plan(trainings: Sequence[Training], options: argparse.Namespace) -> int
     """Print the command of every task that is left, and change nothing."""
     sound = readable(trainings, options)
     tasks = [task for task in in_order(sound) if not is_done(task, options)]
-    for task in tasks:
-        print(f"{task.label}: {shlex.join(task.command(options, options.minutes)[1:])}")
+    lines = [f"{task.label}: {shlex.join(task.command(options, options.minutes)[1:])}\n" for task in tasks]
+    write("".join(lines))
     return 1 if tasks or len(sound) < len(trainings) else 0
 
 
@@ -257,7 +258,7 @@ def readable(trainings: Sequence[Training], options: argparse.Namespace) -> list
             stored_card(training, options)
             sound.append(training)
         except WeightError as error:
-            _complain(f"{training.stem} is left: {error}")
+            chat(f"{training.stem} is left: {error}")
     return sound
 
 
@@ -338,7 +339,7 @@ class Crew:
             store(task.training, self.options)
             if status != 0 and not self.stopped_by:
                 words = self.log(task).read_text(errors="replace").splitlines()
-                _complain(f"{task.label} failed with status {status}: {words[-1] if words else 'it said nothing'}")
+                chat(f"{task.label} failed with status {status}: {words[-1] if words else 'it said nothing'}")
 
     def dismiss(self) -> None:
         """Ask all to save and leave; kill those that do not."""
@@ -378,10 +379,6 @@ def only_one(folder: Path) -> Iterator[int]:
                 "another --out."
             ) from None
         yield lock.fileno()
-
-
-def _complain(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _number(folder: Path) -> int:

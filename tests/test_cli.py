@@ -18,7 +18,7 @@ from zoo.data import Dataset
 from zoo.evaluation import Evaluation, evaluate
 from zoo.files import sha256_file
 from zoo.ranking import mark_fronts
-from zoo.weights import save_weights, write_card
+from zoo.weights import read_card, save_weights, write_card
 
 Captured = pytest.CaptureFixture[str]
 LENET = ("lenet5", "digits")
@@ -250,6 +250,21 @@ class TestEval:
         page = json.loads(capsys.readouterr().out)
         assert (page["correct"], page["total"]) == (stored[1].correct, stored[1].total)
         assert page["loss"] == pytest.approx(stored[1].loss)
+
+    @pytest.mark.parametrize("given", [[*LENET[:1], "--dataset", "digits"], ["--weights", "lenet5.digits.safetensors"]])
+    def test_other_images_than_the_cards_are_named(
+        self, given: list[str], weights: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(weights)
+        assert cli.main(["eval", *given]) == 0
+        assert "digest" not in capsys.readouterr().err
+        card = read_card(weights / "lenet5.digits.json")
+        write_card(weights / "lenet5.digits.json", replace(card, data_digest={**card.data_digest, "test": "1" * 64}))
+        assert cli.main(["eval", *given]) == 0
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("these are not the images that the card of lenet5.digits is about: test digest: ")
+        assert cli.main(["eval", *given, "--split", "train"]) == 0
+        assert "digest" not in capsys.readouterr().err
 
     @pytest.mark.parametrize("given", ["lenet5.digits.safetensors", "."])
     def test_a_file_or_folder_with_a_card_needs_no_names(

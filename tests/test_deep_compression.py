@@ -21,7 +21,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def result(variant: str = "paper", **changes: Any) -> dict[str, Any]:
-    layer = {"name": "1.weight", "values": 1000, "nonzero": 80, "file_bytes": 100}
+    layer = {"name": "1.weight", "values": 1000, "nonzero": 80, "index_bytes": 40, "code_bytes": 50, "file_bytes": 100}
     bias = {"name": "1.bias", "values": 10, "nonzero": 10, "file_bytes": 41}
     line = {"model": "lenet_300_100", "variant": variant, "file_bytes": 10_000, "correct": 9850, "total": 10_000}
     return {**line, "dense_bytes": 1_000_000, "receipts": [{"layers": [layer, bias]}], **changes}
@@ -34,7 +34,18 @@ def test_their_figure_stands_beside_ours(script: ModuleType) -> None:
 
 def test_layers_are_those_of_the_papers_pipeline(script: ModuleType) -> None:
     (row,) = script.weights_table([result(), result("small")]).texts
-    assert row == ("lenet_300_100", "1", "1,000", "8.00 %", "8.00 %", "100", "10.00")
+    assert row == ("lenet_300_100", "1", "1,000", "8.00 %", "8.00 %", "100", "5.00", "4.00", "10.00")
+
+
+def test_codes_and_positions_stand_apart_where_they_are_known(script: ModuleType) -> None:
+    old = result()
+    del old["receipts"][0]["layers"][0]["index_bytes"]
+    dense = result()
+    dense["receipts"][0]["layers"][0] |= {"index_bytes": 0, "code_bytes": 90}
+    table = script.weights_table([old, dense])
+    assert [row[-3:] for row in table.texts] == [("-", "-", "10.00"), ("9.00", "-", "10.00")]
+    assert "before they were told apart" in table.reasons[0]["index_bits"]
+    assert "among the weights" in table.reasons[1]["index_bits"]
 
 
 def test_a_wrong_pipeline_is_met_with_the_nearest(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ SOURCES = [*sorted((ROOT / "zoo").rglob("*.py")), ROOT / "train.py"]
 
 # From the bottom up; a module may import from its own line and from those above it in this list. Packages count whole.
 LAYERS = (
-    ("errors", "files", "strict", "tensorfile", "registry", "layers", "conditions"),
+    ("console", "errors", "files", "strict", "tensorfile", "registry", "layers", "conditions"),
     ("models", "data", "recipes"),
     ("evaluation", "training", "cost"),
     ("cards", "weights", "interop", "compression", "dynamic", "latency", "winograd"),

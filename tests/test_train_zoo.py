@@ -100,6 +100,19 @@ def test_a_checkout_is_enough(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
+def test_a_reader_of_a_dry_run_may_leave_early(tmp_path: Path) -> None:
+    script = "import sys, time; time.sleep(0.5); from benchmarks.train_zoo import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "full", "--dry-run", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()  # before anything was written
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() in (0, 1)
+
+
 def test_a_dry_run_prints_commands_and_changes_nothing(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zoo.console import chat, drop_output, write
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
     except ZooError as error:
         return _complain(str(error))
     except BrokenPipeError:
-        _drop_output()
+        drop_output()
         return 0
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
@@ -151,7 +152,7 @@ def rank(
     table = ranking_table(rows, _split(columns), whole=format in ("csv", "json"))
     if plot is not None:
         pareto_plot(rows, plot)
-        _chat(f"wrote {plot}")
+        chat(f"wrote {plot}")
     _print(table, format)
 
 
@@ -186,10 +187,10 @@ def pareto(
     rows = ranked(dataset=dataset, by=(x,))
     if out is not None:
         left_out = pareto_plot(rows, out, x=x)
-        _chat(f"wrote {out}; {left_out} of {len(rows)} rows have no weights yet and are not drawn")
+        chat(f"wrote {out}; {left_out} of {len(rows)} rows have no weights yet and are not drawn")
     front = [row for row in rows if getattr(row, f"pareto_{x}")]
     if not front:
-        _chat(f"no model has weights for {dataset} yet, so there is no front; `zoo train` makes some")
+        chat(f"no model has weights for {dataset} yet, so there is no front; `zoo train` makes some")
     _print(ranking_table(front, whole=format in ("csv", "json")), format)
 
 
@@ -208,7 +209,7 @@ def eval_command(
     from zoo.data import load_dataset
     from zoo.evaluation import evaluate
     from zoo.report import confusion_table, evaluation_table
-    from zoo.weights import load_for_card, load_weights
+    from zoo.weights import digest_differences, find_card, load_for_card, load_weights
 
     file, card = _weight_file(weights)
     if card is not None:
@@ -222,6 +223,11 @@ def eval_command(
         if file is not None:
             load_weights(network, file)
     data = load_dataset(dataset, split)
+    if file is None:
+        card = find_card(model, dataset, tag)
+    if card is not None and card.dataset == data.name:
+        for line in digest_differences(card, data):
+            chat(f"these are not the images that the card of {card.stem} is about: {line}")
     result = evaluate(network, data)
     tables = [evaluation_table(result, model=model, dataset=dataset, split=split)]
     if confusion:
@@ -251,7 +257,7 @@ def verify(
             raise unknown("weight file", stem, known, "zoo verify")
     differences: dict[str, list[str]] = {}
     for stem in stems or known:
-        _chat(f"checking {stem}")
+        chat(f"checking {stem}")
         differences[stem] = verify_card(folder / f"{stem}.json", accuracy=accuracy)
     _print(verification_table(differences), format)
     if any(differences.values()):
@@ -271,7 +277,7 @@ def data(
     if refresh:
         refresh_dataset(name)
     splits = [load_dataset(name, split) for split in ("train", "test")]
-    _chat(describe(name))
+    chat(describe(name))
     _print(datasets_table(splits), format)
 
 
@@ -290,7 +296,9 @@ def train(context: typer.Context) -> None:
 def compress(
     model: Annotated[str, typer.Argument(help="a model with stored weights")],
     dataset: DatasetOption,
-    pipeline: Annotated[str, typer.Option(help="deep-compression, auto, slim, share or quantize")] = "deep-compression",
+    pipeline: Annotated[
+        str, typer.Option(help="deep-compression, auto, slim, network-slimming, share or quantize")
+    ] = "deep-compression",
     density: Annotated[float, typer.Option(help="share of weights, or of channels, that stays")] = 0.1,
     bits: Annotated[int, typer.Option(help="of a weight")] = 5,
     epochs: Annotated[int, typer.Option(help="of training in all; 0 for none")] = 4,
@@ -318,14 +326,14 @@ def compress(
     ):  # fmt: skip
         words += [f"--{name}", str(value)] if value is not None else []
     command = shlex.join(words)
-    _chat(command)
+    chat(command)
     job = Job(model, dataset, stages, tag or pipeline, command, from_tag, seed, valid_images)
-    _, _, receipts = run(job, _chat)
+    _, _, receipts = run(job, chat)
     tables = [receipts_table(receipts), layers_table(receipts[-1])]
     _print(tables if layers else tables[0], format)
     for receipt in receipts:
         for name, reason in receipt.untreated.items():
-            _chat(f"{receipt.stage.partition('(')[0]} did not treat {name}: {reason}")
+            chat(f"{receipt.stage.partition('(')[0]} did not treat {name}: {reason}")
 
 
 def _names(models: "Sequence[str] | None") -> list[str] | None:
@@ -366,30 +374,16 @@ def _weight_file(given: Path | None) -> "tuple[Path | None, Card | None]":
 
 
 def _print(tables: "Table | Sequence[Table]", format: str) -> None:
-    """Write tables to stdout, within the width of the terminal if it is one; a reader that left early is no error."""
+    """Write tables to stdout, within the width of the terminal if it is one."""
     from zoo.report import render
 
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal or "COLUMNS" in os.environ else None
-    text = render(tables, format, width=width, terminal=terminal)
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _drop_output()
-
-
-def _drop_output() -> None:
-    """Send what is still to be flushed nowhere, so that the interpreter's exit does not complain of a closed pipe."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _chat(text: str) -> None:
-    print(text, file=sys.stderr)
+    write(render(tables, format, width=width, terminal=terminal))
 
 
 def _complain(message: str) -> int:
-    _chat(f"zoo: error: {' '.join(message.split())}")
+    chat(f"zoo: error: {' '.join(message.split())}")
     return 2
 
 

@@ -230,11 +230,16 @@ def _accuracy_differences(card: Card, model: nn.Module, dataset: Dataset | None)
         found = evaluate(model, test)
     except ZooError as error:
         return [f"accuracy: not measured: {error}"]
-    differences = _differ("test digest", card.data_digest["test"], test.digest)
+    differences = digest_differences(card, test)
     differences += _differ("total", card.total, found.total) + _differ("correct", card.correct, found.correct)
     if not math.isclose(card.loss, found.loss, rel_tol=LOSS_TOLERANCE):
         differences += _differ("loss", card.loss, found.loss)
     return differences
+
+
+def digest_differences(card: Card, data: Dataset) -> list[str]:
+    """What tells the images of one split from those that a card is about: a line, or none."""
+    return _differ(f"{data.split} digest", card.data_digest[data.split], data.digest)
 
 
 def _differ(what: str, on_card: object, found: object) -> list[str]:

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from packed_files import KINDS, Held, small_lenet, small_nin, taken_apart, treated
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from zoo.compression.coding import CODERS
+from zoo.compression.coding import CODERS, huffman, relative
 from zoo.compression.container import ledger, load_packed, pack, unpack
 from zoo.compression.forms import Plain, Shared, forms_of, materialise, values
 from zoo.compression.packing import CODES, Reader, write_record
@@ -96,6 +97,28 @@ def test_every_coder(coder: str) -> None:
     assert {entry.coder for entry in ledger(data)} == {coder, ""}
 
 
+@pytest.mark.parametrize("coder", CODERS)
+def test_positions_codes_and_floats_add_up_to_the_file(coder: str) -> None:
+    """What is left of a record is its codec and the numbers of its form."""
+    entries = ledger(packed(treated(small_lenet(), KINDS), "lenet5", (coder,)))
+    for entry in entries:
+        head = entry.file_bytes - entry.index_bytes - entry.code_bytes - entry.float_bytes
+        numbers = {"plain": 0, "sparse": 0, "shared": 1, "scaled": 3, "signs": 1, "vectors": 3}[entry.form]
+        assert head == 1 + numbers, "every number of so small a network is of one byte"
+        if entry.form == "sparse":
+            assert entry.code_bytes == 0 < entry.index_bytes
+        else:
+            assert (entry.index_bytes > 0) == (entry.coder == "relative")
+
+
+def test_behind_the_positions_are_the_codes() -> None:
+    symbols = np.random.default_rng(0).integers(-200, 8, 5000).clip(0)
+    data = relative.encode(symbols, 8)
+    _, stored = relative.gaps(symbols, data[0])
+    behind = data[relative.index_bytes(data) :]
+    assert huffman.decode(behind, len(stored), 8).tolist() == stored.tolist()
+
+
 def test_the_coders_of_the_format_are_those_that_there_are() -> None:
     assert set(CODERS) <= set(CODES)
     assert CODES[:5] == ("fixed", "huffman", "relative", "range", "context")
@@ -116,7 +139,7 @@ def test_header_is_small() -> None:
         for tensor in model.parameters():
             tensor.copy_(torch.where(torch.rand_like(tensor) < 0.02, tensor.sign() / 8, 0.0))
     entries = ledger(data := packed(model, "lenet5_caffe", QUICK, "mnist"))
-    assert len(data) - sum(entry.code_bytes + entry.float_bytes for entry in entries) < 180
+    assert len(data) - sum(e.index_bytes + e.code_bytes + e.float_bytes for e in entries) < 180
 
 
 @pytest.mark.slow

@@ -45,6 +45,34 @@ def test_removing_channels_that_are_zero_changes_nothing(network: type[nn.Module
     assert not torch.allclose(quiet(images()), model(images()))
 
 
+@pytest.mark.parametrize("network", NETWORKS)
+def test_one_channel_of_each_family_can_be_left(network: type[nn.Module]) -> None:
+    model = roughened(network())
+    graph = dependency_graph(model, IMAGE)
+    removed = {channel for family in graph.families for channel in family.channels[1:]}
+    quiet = silenced(model, graph, removed)
+    torch.testing.assert_close(shrink(quiet, graph, removed)(images()), quiet(images()), rtol=1e-10, atol=1e-12)
+
+
+class Pooled(nn.Module):
+    """A pooling to one pixel, which writes maps that are stored channels last in a way of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.last, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.adaptive_avg_pool2d(F.relu(self.last(F.relu(self.stem(x)))), 1).flatten(1))
+
+
+@pytest.mark.parametrize("network", [*NETWORKS, Pooled])
+def test_how_maps_are_stored_changes_nothing(network: type[nn.Module]) -> None:
+    model = network()
+    graph = dependency_graph(model, IMAGE)
+    other = dependency_graph(model.to(memory_format=torch.channels_last), IMAGE)
+    assert (other.families, other.untreated) == (graph.families, graph.untreated)
+
+
 def test_a_sum_couples_what_makes_it() -> None:
     graph = dependency_graph(Residual(), IMAGE)
     assert [f.layers for f in graph.families] == [("stem", "outer"), ("inner",)]

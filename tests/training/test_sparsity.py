@@ -59,6 +59,16 @@ def test_hidden_neurons_are_penalised_on_both_sides() -> None:
     assert loss_of(DropNeuron(0.1, 0.01, Nothing()), chain()) == pytest.approx(1 + 0.1 * (5 + 10) + 0.01 * (5 + 12))
 
 
+def test_a_penalty_says_on_one_line_what_it_is() -> None:
+    base = CrossEntropy(label_smoothing=0.1)
+    expected = (
+        "GroupSparsity(weight=0.5, axis='incoming', base=CrossEntropy(label_smoothing=0.1, auxiliary_weight=0.3))"
+    )
+    assert repr(GroupSparsity(0.5, base=base)) == expected
+    base.helper = nn.Linear(1, 1)
+    assert repr(base) == "CrossEntropy(label_smoothing=0.1, auxiliary_weight=0.3, helper=Linear)"
+
+
 def test_batch_norm_scales() -> None:
     norm = nn.BatchNorm2d(3)
     with torch.no_grad():

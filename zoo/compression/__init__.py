@@ -17,6 +17,8 @@ from zoo.compression.share import Share
 from zoo.compression.stage import Stage, Treated, Workbench
 from zoo.compression.structured.blocks import DropLayers
 from zoo.compression.structured.stage import PruneChannels
+from zoo.compression.switches import LearnSwitches
+from zoo.compression.train import Train
 from zoo.compression.vectors import ProductQuantize, ResidualQuantize
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "FoldBatchNorm",
     "Huffman",
     "LayerReceipt",
+    "LearnSwitches",
     "Packed",
     "ProductQuantize",
     "Prune",
@@ -37,6 +40,7 @@ __all__ = [
     "ResidualQuantize",
     "Share",
     "Stage",
+    "Train",
     "Treated",
     "Workbench",
     "compress",

@@ -57,7 +57,7 @@ class BinaryWeight(Made):
 class Binarize:
     """Binary weights with a scale for each filter; what is zero, as a pruned weight is, stays zero.
 
-    first_and_last: also those two layers, which the paper leaves in full precision (section 4). epochs: of fine-tuning
+    first_and_last: also those two layers, which the paper leaves in full precision. epochs: of fine-tuning
     by the workbench's recipe, at the learning rate lr in place of its own; without any, accuracy falls to near chance.
     Order: after pruning. A later stage that shares or quantises weights takes the place of this one.
     """

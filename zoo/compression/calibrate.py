@@ -32,7 +32,7 @@ def re_estimate_batch_norm(
 ) -> list[str]:
     """Measure the running mean and variance of every batch norm anew, in place; returns the names of these layers.
 
-    They become the plain averages over the batches (arXiv:1502.03167, section 3.1, algorithm 2, step 10). Everything
+    They become the plain averages over the batches (arXiv:1502.03167, section 3.1, algorithm 2). Everything
     else of the model computes as in eval mode; its mode and the momenta are restored.
     """
     norms = {name: module for name, module in model.named_modules() if _has_statistics(module)}

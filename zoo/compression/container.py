@@ -12,6 +12,7 @@ Auxiliary classifiers and batch counters are left out, as in zoo.weights.
 """
 
 import base64
+import copy
 import hashlib
 import json
 import math
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from zoo.compression.coding import CODERS
 from zoo.compression.forms import forms_of, values
 from zoo.compression.packing import Reader, Record, write_record
+from zoo.compression.receipts import LayerReceipt
 from zoo.compression.structure import apply, build_plain, check_runs, describe, is_stored, skeleton, stored_state
 from zoo.errors import CompressionError, WeightError
 from zoo.layers import SMALL_IMAGE
@@ -59,22 +61,6 @@ class PackedInfo:
         return {"folded": found.get("folded", False), "shapes": found.get("shapes", {})}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One tensor of a file: its name and shape, how many of its values are not zero, and its record."""
-
-    name: str
-    shape: tuple[int, ...]
-    values: int
-    nonzero: int
-    form: str
-    coder: str
-    alphabet: int
-    code_bytes: int
-    float_bytes: int
-    file_bytes: int
-
-
 def pack(
     model: nn.Module,
     *,
@@ -94,8 +80,8 @@ def pack(
         name, dataset, num_classes, image, _dump({key: value for key, value in structure.items() if value})
     )
     try:
-        shapes = _shapes(info)
-        check_runs(skeleton(name, num_classes, image, info.description), num_classes, image)
+        network, shapes = _described(info)
+        check_runs(network, num_classes, image)
     except RefusedError as found:
         raise CompressionError(
             f"the model cannot be packed as a {name}: {found}; no file could say what it is."
@@ -135,14 +121,14 @@ def unpack(data: bytes, *, source: str | Path = "a packed model") -> tuple[nn.Mo
         return _filled(info, {name: tensor for name, tensor, _ in _records(info, payload, len(data))}), info
 
 
-def ledger(data: bytes, *, source: str | Path = "a packed model") -> list[Entry]:
+def ledger(data: bytes, *, source: str | Path = "a packed model") -> list[LayerReceipt]:
     """What each tensor of a file takes and holds, counted in the file itself. Raises FileFormatError."""
     entries = []
     with sentence(source):
         info, payload = _open(data)
         for name, tensor, record in _records(info, payload, len(data)):
             counts = (tuple(tensor.shape), tensor.numel(), int(tensor.count_nonzero()))
-            entries.append(Entry(name, *counts, **vars(record)))
+            entries.append(LayerReceipt(name, *counts, **vars(record)))
     return entries
 
 
@@ -237,10 +223,13 @@ def _is_structure(value: Any) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _shapes(info: PackedInfo) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the network that a header describes, in order. Raises RefusedError."""
+def _described(info: PackedInfo) -> tuple[nn.Module, dict[str, tuple[int, ...]]]:
+    """(the network that a header describes, without memory and to be copied; name and shape of its tensors, in order).
+
+    Raises RefusedError.
+    """
     network = skeleton(info.model, info.num_classes, info.image, info.description)
-    return {name: tuple(tensor.shape) for name, tensor in stored_state(network).items()}
+    return network, {name: tuple(tensor.shape) for name, tensor in stored_state(network).items()}
 
 
 def _believable(shapes: dict[str, tuple[int, ...]], file_bytes: int) -> bool:
@@ -250,7 +239,7 @@ def _believable(shapes: dict[str, tuple[int, ...]], file_bytes: int) -> bool:
 
 def _records(info: PackedInfo, payload: bytes, file_bytes: int) -> Iterator[tuple[str, Tensor, Record]]:
     """Name, values and record of every tensor, in order."""
-    shapes = _shapes(info)
+    _, shapes = _described(info)
     if not _believable(shapes, file_bytes):
         raise RefusedError(f"it has {file_bytes} bytes, too few for the network that it describes")
     reader = Reader(payload)
@@ -269,7 +258,7 @@ def _records(info: PackedInfo, payload: bytes, file_bytes: int) -> Iterator[tupl
 
 def _filled(info: PackedInfo, tensors: dict[str, Tensor]) -> nn.Module:
     """The network of a header with these tensors for its own; only what they do not cover is initialised."""
-    model = skeleton(info.model, info.num_classes, info.image, info.description)
+    model = copy.deepcopy(_described(info)[0])
     if max(info.image) > SMALL_IMAGE:
         check_runs(model, info.num_classes, info.image)  # before it has memory: the image may be a hostile one
     model.load_state_dict(tensors, strict=False, assign=True)

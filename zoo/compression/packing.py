@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.compression.coding import best, decode
+from zoo.compression.coding import best, decode, relative
 from zoo.compression.coding.bits import read_varint, write_varint
 from zoo.compression.forms import Form, Plain, Scaled, Shared, Signs, Vectors, values
 from zoo.strict import RefusedError
@@ -50,13 +50,13 @@ _FIELDS = {
 class Record:
     """What is known of a tensor in a file besides its values.
 
-    form: one of FORMS. coder: of its codes, "" where there are none. alphabet: how many codes there may be, 0 where
-    there are none. code_bytes, float_bytes: of the codes, and of values, codebook or scales. file_bytes: of all.
+    Its fields are those of zoo.compression.receipts.LayerReceipt. form: one of FORMS. coder: "" where nothing is coded.
     """
 
     form: str
     coder: str
     alphabet: int
+    index_bytes: int
     code_bytes: int
     float_bytes: int
     file_bytes: int
@@ -186,13 +186,15 @@ class Reader:
         alphabet, size = _codes_size(form, shape, numbers)
         before = self.at
         codes = self._codes(size, alphabet, coder)
-        code_bytes, before = self.at - before, self.at
+        coded, written = CODES[coder] if alphabet > 1 else "", self._data[before : self.at]
+        index_bytes = _index_bytes(written, form, coded)
+        before = self.at
         count = _float_count(form, shape, numbers, codes)
         if planes and not _MANY <= count <= math.prod(shape):
             raise RefusedError(f"{count} floats are in planes, in a tensor of {math.prod(shape)} values")
         floats = self._floats(count, half, planes)
-        coded = CODES[coder] if alphabet > 1 else ""
-        record = Record(FORMS[form], coded, alphabet, code_bytes, self.at - before, self.at - began)
+        sizes = index_bytes, len(written) - index_bytes, self.at - before, self.at - began
+        record = Record(FORMS[form], coded, alphabet, *sizes)
         return _form(form, shape, numbers, codes, floats), record
 
     def _take(self, count: int) -> bytes:
@@ -252,6 +254,16 @@ def _codes_size(form: int, shape: tuple[int, ...], numbers: dict[str, int]) -> t
             raise RefusedError(f"it has {levels} levels of {blocks} blocks for {list(shape)}")
         size = (levels * rows, blocks)
     return alphabet, size
+
+
+def _index_bytes(written: bytes, form: int, coder: str) -> int:
+    """How many bytes of a record's codes, their length in front, say where the values that are not zero are."""
+    if form == _SPARSE:
+        return len(written)
+    if coder != "relative":
+        return 0
+    _, at = read_varint(written, 0, len(written))
+    return at + relative.index_bytes(written[at:])
 
 
 def _float_count(form: int, shape: tuple[int, ...], numbers: dict[str, int], codes: np.ndarray) -> int:

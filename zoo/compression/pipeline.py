@@ -4,14 +4,14 @@ import copy
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from zoo.compression.coding import CODERS
-from zoo.compression.container import Entry, ledger, pack, unpack
+from zoo.compression.container import ledger, pack, unpack
 from zoo.compression.receipts import LayerReceipt, Receipt
 from zoo.compression.stage import Stage, Treated, Workbench
 from zoo.data import Dataset
@@ -114,13 +114,13 @@ class _Proof:
 
     data: bytes
     model: nn.Module
-    entries: list[Entry]
+    layers: list[LayerReceipt]
     correct: int | None
 
     @property
     def bits(self) -> int:
         """Of all tensors."""
-        return 8 * sum(entry.file_bytes for entry in self.entries)
+        return 8 * sum(layer.file_bytes for layer in self.layers)
 
 
 def _prove(model: nn.Module, dataset: str, coders: tuple[str, ...], valid: Dataset | None) -> _Proof:
@@ -135,18 +135,7 @@ def _receipt(
 ) -> Receipt:
     model = after.model
     layers = tuple(
-        LayerReceipt(
-            name=entry.name,
-            shape=entry.shape,
-            values=entry.values,
-            nonzero=entry.nonzero,
-            form=entry.form,
-            coder=entry.coder,
-            alphabet=entry.alphabet,
-            file_bytes=entry.file_bytes,
-            note=treated.layers.get(entry.name.rpartition(".")[0], "") if entry.name.endswith(".weight") else "",
-        )
-        for entry in after.entries
+        replace(layer, note=treated.layers.get(layer.name.removesuffix(".weight"), "")) for layer in after.layers
     )
     params = sum(p.numel() for p in model.parameters())
     return Receipt(

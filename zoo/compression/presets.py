@@ -15,8 +15,10 @@ from zoo.compression.share import Share
 from zoo.compression.stage import Stage
 from zoo.compression.structure import AUXILIARY
 from zoo.compression.structured.stage import PruneChannels
+from zoo.compression.train import Train
 from zoo.compression.treat import layers_of
 from zoo.errors import CompressionError, unknown
+from zoo.training.objectives import BatchNormL1
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,16 @@ def _slim(wishes: Wishes) -> list[Stage]:
     return [PruneChannels(1 - wishes.density, epochs=wishes.epochs), Calibrate(), Quantize(8), Code()]
 
 
+def _network_slimming(wishes: Wishes) -> list[Stage]:
+    """Network slimming (arXiv:1708.06519): half of the training makes batch norms' scales small, half makes up for it.
+
+    For networks with batch norm. Without training the scales are taken as they are.
+    """
+    before = wishes.epochs // 2
+    prune = PruneChannels(1 - wishes.density, importance="bn", scope="global", epochs=wishes.epochs - before)
+    return [*([Train(before, BatchNormL1(1e-4))] if before else []), prune, Code()]
+
+
 def _shared(wishes: Wishes) -> list[Stage]:
     """Weight sharing alone, without any image."""
     return [Share(wishes.bits), Code()]
@@ -79,6 +91,7 @@ PIPELINES: dict[str, Callable[[Wishes], list[Stage]]] = {
     "deep-compression": _deep_compression,
     "auto": _auto,
     "slim": _slim,
+    "network-slimming": _network_slimming,
     "share": _shared,
     "quantize": _quantised,
 }

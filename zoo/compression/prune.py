@@ -61,7 +61,7 @@ class Prune:
     schedule "one-shot": prune, then train for `epochs`. "iterative" (section 3.4): `rounds` times, keep the same share
     of what is left and train for `epochs`. "gradual" (arXiv:1710.01878, equation 1): in one run of `epochs` the density
     falls as a cube, until the share `ramp` of it is over; with dynamic=True pruned weights may come back until then,
-    as in dynamic network surgery (arXiv:1608.04493, section 3.2), but to a given density in place of its thresholds.
+    as in dynamic network surgery (arXiv:1608.04493), but to a given density in place of its thresholds.
 
     density: kept share, above 0 to 1; at least one weight of a layer stays. Suggested: 0.05 to 0.1 for linear layers,
     0.2 to 0.6 for the first convolution. densities: by name of layer, in place of density; others are left out.

@@ -12,11 +12,12 @@ FORMAT = "zoo-receipts-1"
 
 @dataclass(frozen=True)
 class LayerReceipt:
-    """One tensor of the file.
+    """One tensor of a file.
 
     values, nonzero: counted on the tensor that the file gives back. form, coder: how it is stored. alphabet: how many
-    different codes there are; 0 where the values themselves are stored. file_bytes: of codes, codebook and scales.
-    note: what the stage says it did.
+    different codes there are; 0 where the values themselves are stored. index_bytes: of the positions of what is not
+    zero; 0 where zeros are coded among the other codes. code_bytes: of the codes. float_bytes: of values, codebook or
+    scales. file_bytes: of all that, and of the few bytes that say how to read it. note: what the stage says it did.
     """
 
     name: str
@@ -26,8 +27,11 @@ class LayerReceipt:
     form: str
     coder: str
     alphabet: int
+    index_bytes: int
+    code_bytes: int
+    float_bytes: int
     file_bytes: int
-    note: str
+    note: str = ""
 
     @property
     def density(self) -> float:

@@ -22,8 +22,8 @@ _HALVINGS = 12  # of the interval of prices, on a logarithmic scale
 
 @dataclass(frozen=True)
 class Auto:
-    """Choose a density and a number of bits for every layer, then prune and share (sensitivity as in arXiv:1506.02626,
-    section 3.1 and figure 6; the choice by a common price of accuracy, as in rate-distortion theory).
+    """Choose a density and a number of bits for every layer, then prune and share (sensitivity as in arXiv:1506.02626;
+    the choice by a common price of accuracy, as in rate-distortion theory).
 
     How: each layer alone is pruned to each of DENSITIES and shared in each of BITS, and the rise of the validation
     loss is noted. For a price of one unit of loss in bits, each layer takes the setting of least size + price * rise;

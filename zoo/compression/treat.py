@@ -16,6 +16,7 @@ from zoo.compression.forms import Form, HasSigns, own_class
 from zoo.compression.stage import Treated, Workbench
 from zoo.errors import CompressionError, unknown
 from zoo.training import OnStep
+from zoo.training.objectives import Objective
 
 Layer = nn.Conv2d | nn.Linear
 T = TypeVar("T")
@@ -105,7 +106,12 @@ def finished(model: nn.Module, layers: dict[str, str], untreated: dict[str, str]
 
 
 def fine_tune(
-    model: nn.Module, work: Workbench, epochs: int, lr: float | None = None, on_step: OnStep | None = None
+    model: nn.Module,
+    work: Workbench,
+    epochs: int,
+    lr: float | None = None,
+    on_step: OnStep | None = None,
+    objective: Objective | None = None,
 ) -> None:
     """Train a model in place by the workbench's recipe, for so many epochs; none for 0. lr: in place of the recipe's.
 
@@ -116,7 +122,7 @@ def fine_tune(
     if work.recipe is None:
         raise CompressionError("fine-tuning needs a recipe; give recipe=zoo.recipes.get_recipe(NAME).")
     recipe = replace(work.recipe, epochs=epochs, lr=work.recipe.lr if lr is None else lr)
-    work.fine_tune(model, recipe, on_step=on_step)
+    work.fine_tune(model, recipe, objective=objective, on_step=on_step)
 
 
 def check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:

@@ -41,7 +41,7 @@ class VectorCodebooks(Made):
 
 @dataclass(frozen=True)
 class ResidualQuantize:
-    """Sums of codebook entries stand for runs of weights (Gong et al., arXiv:1412.6115, sections 3.2.2 and 3.2.3).
+    """Sums of codebook entries stand for runs of weights (Gong et al., arXiv:1412.6115).
 
     How: a weight becomes a matrix, one row an output, and is cut into blocks of `width` columns, as in product
     quantisation; k-means over the rows finds 2^bits entries for each block. What these leave over is coded in the same
@@ -116,7 +116,7 @@ class ResidualQuantize:
 
 @dataclass(frozen=True)
 class ProductQuantize:
-    """One codebook entry stands for a run of weights (Gong et al., arXiv:1412.6115, section 3.2.2).
+    """One codebook entry stands for a run of weights (Gong et al., arXiv:1412.6115).
 
     `ResidualQuantize` of one level; what is said there holds. Suggested: width 2 to 4, bits 5 to 8: 1 to 4 bits a
     weight and 16 to 24 times smaller linear layers at about a point of accuracy, in the paper's figures on ImageNet.

@@ -1,7 +1,7 @@
-"""Sparse storage by relative index, as Deep Compression stores a pruned layer (arXiv:1510.00149, section 3).
+"""Sparse storage by relative index, as Deep Compression stores a pruned layer (arXiv:1510.00149, section 2).
 
 Only the symbols that are not 0 are stored, each with its gap: the number of zeros skipped before it, in `width` bits.
-Where a gap is too long, filler zeros are stored like symbols. Gaps and symbols are Huffman coded (section 5 there).
+Where a gap is too long, filler zeros are stored like symbols. Gaps and symbols are Huffman coded (section 4 there).
 
 Payload: one byte, the width; the number of entries; the bytes of the gaps; the gaps; the symbols.
 """
@@ -60,6 +60,13 @@ def decode(data: bytes, count: int, alphabet: int) -> np.ndarray:
         raise RefusedError("a filler zero has a gap that did not need it")
     symbols[places] = values
     return symbols
+
+
+def index_bytes(data: bytes) -> int:
+    """Bytes of a payload, already decoded once, that say where the symbols are; the others say which they are."""
+    _, at = read_varint(data, 1, 1 << 62)
+    coded, at = read_varint(data, at, len(data))
+    return at + coded
 
 
 def _estimate(found: np.ndarray, values: np.ndarray) -> int:

@@ -25,7 +25,7 @@ def importance(
     l1, l2: norm of the filters that make the channel (arXiv:1608.08710, section 3.1). bn: magnitude of its batch-norm
     scale (network slimming, arXiv:1708.06519). apoz: 1 - share of zeros in it where the next layer reads it
     (arXiv:1607.03250, equation 1). taylor: squared sum of weight * gradient, of the batch norm where there is one, else
-    of the filters (arXiv:1906.10771, equation 8). random: uniform. The scores of coupled channels are averaged.
+    of the filters (arXiv:1906.10771). random: uniform. The scores of coupled channels are averaged.
     data: labelled images for apoz and taylor, of which `samples` drawn by `seed` are used.
     Raises UnknownNameError for another method, CompressionError without images.
     """

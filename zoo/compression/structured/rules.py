@@ -54,6 +54,8 @@ def follow(tracer: "Tracer", name: str, func: Any, args: Any, kwargs: dict[str, 
         handled = _concatenate(tracer, func, args, kwargs, output)
     elif name == "constant_pad_nd":
         handled = _pad(tracer, args, output)
+    elif name == "as_strided_":
+        handled = _restride(tracer, args, output)
     elif name in SPATIAL:
         handled = _pool(tracer, args, output)
     elif name in REDUCING:
@@ -197,11 +199,22 @@ def _pad(tracer: "Tracer", args: Any, output: Tensor) -> bool:
     pads = list(args[1])
     for pair in range(len(pads) // 2):
         dim = labels.dim() - 1 - pair
-        if dim not in varied(labels):
+        single = dim == 1 and args[0].shape[1] == 1  # the last channel of a layer, which has none to differ from
+        if dim not in varied(labels) and not single:
             pads[2 * pair : 2 * pair + 2] = [0, 0]
     if min(pads) < 0:
         return False
-    tracer.give(output, F.pad(labels, pads, value=FROZEN))
+    tracer.give(output, compact(F.pad(labels, pads, value=FROZEN)))
+    return True
+
+
+def _restride(tracer: "Tracer", args: Any, output: Tensor) -> bool:
+    """What pooling to one pixel does with maps stored channels last: of a row of numbers, each stays where it is."""
+    labels = tracer.of(args[0])
+    whole = output.untyped_storage().nbytes() == output.numel() * output.element_size()
+    if labels is None or labels.dim() != output.dim() or not whole or sum(side > 1 for side in output.shape) > 1:
+        return False
+    tracer.give(output, labels)
     return True
 
 

@@ -53,9 +53,10 @@ def keep_zeros(model: nn.Module, small: nn.Module) -> None:
 
     So what was pruned stays zero when the smaller network is trained.
     """
+    left = dict(small.named_modules())
     for name, module in model.named_modules():
         if parametrize.is_parametrized(module, "weight"):
-            layer = small.get_submodule(name)
+            layer = left.get(name)  # None in a block that was removed
             if isinstance(layer, (nn.Conv2d, nn.Linear)) and bool((layer.weight == 0).any()):
                 put(layer, Mask(layer.weight, layer.weight != 0))
 

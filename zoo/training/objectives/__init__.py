@@ -3,7 +3,7 @@
 from zoo.training.objectives.base import Objective
 from zoo.training.objectives.cross_entropy import CrossEntropy
 from zoo.training.objectives.distillation import Hints, LogitRegression, SoftTargets, Teachers, check_teachers
-from zoo.training.objectives.sparsity import L1, BatchNormL1, DropNeuron, GroupSparsity
+from zoo.training.objectives.sparsity import L1, BatchNormL1, DropNeuron, GroupSparsity, Penalty
 
 __all__ = [
     "L1",
@@ -14,6 +14,7 @@ __all__ = [
     "Hints",
     "LogitRegression",
     "Objective",
+    "Penalty",
     "SoftTargets",
     "Teachers",
     "check_teachers",

@@ -1,0 +1,23 @@
+"""What a command writes: results to stdout, everything else to stderr; a reader that left early is no error."""
+
+import os
+import sys
+
+
+def write(text: str) -> None:
+    """Write results to stdout."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+
+
+def drop_output() -> None:
+    """Send what is still to be flushed nowhere, so that the interpreter's exit does not complain of a closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def chat(text: str) -> None:
+    """Write a line to stderr, at once."""
+    print(text, file=sys.stderr, flush=True)
