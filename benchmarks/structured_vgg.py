@@ -29,8 +29,7 @@ from torch import nn
 from xnor_speed import calls_a_block, seconds_a_call, summary
 
 import zoo
-from zoo.compression import Code, PruneChannels, compress
-from zoo.compression.stage import Stage, Treated, Workbench
+from zoo.compression import Code, PruneChannels, Stage, Train, Treated, Workbench, compress
 from zoo.cost import count_macs
 from zoo.errors import ZooError, unknown
 from zoo.layers import init_weights
@@ -38,7 +37,7 @@ from zoo.recipes import get_recipe
 from zoo.report import Column, Table, count_text, percent_text
 from zoo.report.tables import Value
 from zoo.train_cli import subnormals_flushed
-from zoo.training.objectives import BatchNormL1
+from zoo.training.objectives import BatchNormL1, CrossEntropy
 from zoo.weights import find_card
 
 MODEL, DATASET = "vgg11_bn", "cifar10"
@@ -72,22 +71,6 @@ class New:
         return Treated(init_weights(fresh))
 
 
-@dataclass(frozen=True)
-class Train:
-    """Train for some epochs by the workbench's recipe; penalty: weight of the L1 norm of the batch-norm scales."""
-
-    epochs: int
-    lr: float = RECIPE.lr
-    penalty: float = 0.0
-
-    def apply(self, model: nn.Module, work: Workbench) -> Treated:
-        """A trained copy."""
-        trained = copy.deepcopy(model)
-        recipe = dataclasses.replace(RECIPE, epochs=self.epochs, lr=self.lr)
-        work.fine_tune(trained, recipe, objective=BatchNormL1(self.penalty) if self.penalty else None)
-        return Treated(trained)
-
-
 def filters(model: nn.Module) -> PruneChannels:
     """The cut of each convolution by its share."""
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
@@ -100,11 +83,11 @@ def stages(method: str, model: nn.Module, dense_epochs: int) -> list[Stage]:
         "longer": [Train(EPOCHS)],
         "filters": [filters(model), Train(EPOCHS)],
         "slimming": [
-            Train(PENALTY_EPOCHS, penalty=PENALTY),
+            Train(PENALTY_EPOCHS, BatchNormL1(PENALTY, CrossEntropy(RECIPE.label_smoothing))),
             PruneChannels(0.85, importance="bn", scope="global", target="params", multiple_of=8, min_channels=16),
             Train(EPOCHS),
         ],
-        "scratch": [filters(model), New(), Train(dense_epochs + EPOCHS, FIRST_RATE)],
+        "scratch": [filters(model), New(), Train(dense_epochs + EPOCHS, lr=FIRST_RATE)],
     }
     return [*plans[method], Code()]
 
