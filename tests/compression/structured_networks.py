@@ -156,9 +156,8 @@ def part(graph: Graph, ratio: float, seed: int = 0) -> set[int]:
 def silenced(model: nn.Module, graph: Graph, removed: Collection[int]) -> nn.Module:
     """A copy whose filters, biases and norms make zeros of the channels `removed`."""
     quiet = deepcopy(model)
-    for channel in removed:
-        for name, side, index in graph.members(channel):
-            if side != "in":
-                for parameter in quiet.get_submodule(name).parameters(recurse=False):
-                    parameter.data[index] = 0
+    for name, side, index in graph.members(*removed):
+        if side != "in":
+            for parameter in quiet.get_submodule(name).parameters(recurse=False):
+                parameter.data[index] = 0
     return quiet

@@ -45,13 +45,13 @@ class Graph:
         """The class of each label."""
         return tuple(self.classes.find(label) for label in labels)
 
-    def members(self, channel: int) -> frozenset[tuple[str, str, int]]:
-        """What goes with one class: (layer, "in" | "out" | "feature", index)."""
-        found = set()
+    def members(self, *channels: int) -> frozenset[tuple[str, str, int]]:
+        """What goes with any of some classes: (layer, "in" | "out" | "feature", index)."""
+        found, wanted = set(), set(channels)
         for name, layer in self.layers.items():
             sides = {"feature": layer.inputs} if layer.kind == "norm" else {"in": layer.inputs, "out": layer.outputs}
             for side, labels in sides.items():
-                found |= {(name, side, i) for i, c in enumerate(self.class_of(labels)) if c == channel}
+                found |= {(name, side, i) for i, c in enumerate(self.class_of(labels)) if c in wanted}
         return frozenset(found)
 
     def smaller(self, removed: Collection[int]) -> dict[str, Layer]:
