@@ -8,7 +8,6 @@ pipeline, and the files themselves, each with its card, to --files. On one core:
 quarter to half an hour.
 """
 
-import argparse
 import dataclasses
 import sys
 import time
@@ -17,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import append, keep
+from experiments import keep, run_named
 from torch import nn
 
 import zoo
 from zoo.compression import Code, FoldBatchNorm, Prune, Share, compress
 from zoo.compression.stage import Stage
 from zoo.compression.treat import layers_of
-from zoo.errors import ZooError, unknown
 from zoo.recipes import get_recipe
 from zoo.report import Column, Table, exact_text, percent_text
 from zoo.report.tables import Value
@@ -100,22 +98,8 @@ KEY = ("model", "variant")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 2 for wrong use."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="NAME", help=f"one of {', '.join(p.name for p in PIPELINES)}")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cifar10_files.jsonl"))
-    parser.add_argument("--files", type=Path, default=Path("runs/cifar10_files"), help="folder of the packed files")
-    options = parser.parse_args(arguments)
-    try:
-        names = [p.name for p in PIPELINES]
-        if options.only is not None and options.only not in names:
-            raise unknown("pipeline", options.only, names)
-        for pipeline in PIPELINES:
-            if options.only in (None, pipeline.name):
-                append(options.out, [run(pipeline, options.files)], KEY)
-    except ZooError as error:
-        print(f"cifar10_files.py: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    named = {pipeline.name: pipeline for pipeline in PIPELINES}
+    return run_named("cifar10_files", __doc__, [*named], lambda name, folder: run(named[name], folder), KEY, arguments)
 
 
 def run(pipeline: Pipeline, folder: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ is scored once, at the end, by another process. "paper" keeps the densities and 
 and the files themselves to --files. About an hour on one core.
 """
 
-import argparse
 import dataclasses
 import sys
 import time
@@ -17,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import FINE_TUNING, append, bench, keep
+from experiments import FINE_TUNING, bench, keep, run_named
 
 import zoo
 from zoo.compression import Code, Huffman, Prune, Share, Stage, compress
-from zoo.errors import ZooError, unknown
 from zoo.report import Column, Table, exact_text, percent_text
 from zoo.report.tables import MISSING, Value
 from zoo.weights import find_card
@@ -81,22 +79,10 @@ PIPELINES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 2 for wrong use."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="NAME", help=f"one of {', '.join(p.name for p in PIPELINES)}")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/deep_compression.jsonl"))
-    parser.add_argument("--files", type=Path, default=Path("runs/deep_compression"), help="folder of the packed files")
-    options = parser.parse_args(arguments)
-    try:
-        names = [p.name for p in PIPELINES]
-        if options.only is not None and options.only not in names:
-            raise unknown("pipeline", options.only, names)
-        for pipeline in PIPELINES:
-            if options.only in (None, pipeline.name):
-                append(options.out, [run(pipeline, options.files)], KEY)
-    except ZooError as error:
-        print(f"deep_compression.py: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    named = {pipeline.name: pipeline for pipeline in PIPELINES}
+    return run_named(
+        "deep_compression", __doc__, [*named], lambda name, folder: run(named[name], folder), KEY, arguments
+    )
 
 
 def run(pipeline: Pipeline, folder: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from zoo.compress_runs import packed_card
 from zoo.compression import Packed, Stage, compress, save_packed
 from zoo.data import Dataset, split_validation
 from zoo.data.augment import Augment
-from zoo.errors import ZooError
+from zoo.errors import ZooError, unknown
 from zoo.files import write_atomically
 from zoo.recipes import Recipe, get_recipe
 from zoo.report import Picture, Table
@@ -161,6 +161,32 @@ class Experiment:
         append(out, lines, self.key)
         print(self.finding(lines))
         return 0
+
+
+def run_named(
+    script: str,
+    description: str | None,
+    names: Sequence[str],
+    run: Callable[[str, Path], dict[str, Any]],
+    key: Sequence[str],
+    arguments: Sequence[str] | None,
+) -> int:
+    """The main function of a script that measures things with names, one line of results each. Exit status: 0 or 2."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", metavar="NAME", help=f"one of {', '.join(names)}")
+    parser.add_argument("--out", type=Path, default=RESULTS / f"{script}.jsonl")
+    parser.add_argument("--files", type=Path, default=Path("runs") / script, help="folder of the packed files")
+    options = parser.parse_args(arguments)
+    try:
+        if options.only is not None and options.only not in names:
+            raise unknown("measurement", options.only, names)
+        for name in names:
+            if options.only in (None, name):
+                append(options.out, [run(name, options.files)], key)
+    except ZooError as error:
+        print(f"{script}.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def bench(dataset: str, folder: Path) -> Bench:

@@ -13,7 +13,6 @@ one thread, blocks alternating: median, lowest and highest of the rounds. Writes
 a row, and the networks, each with its card, to --files. A quarter of an hour a row on one core.
 """
 
-import argparse
 import copy
 import dataclasses
 import sys
@@ -24,14 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiments import append, keep
+from experiments import keep, run_named
+from timing import alternated, summary
 from torch import nn
-from xnor_speed import calls_a_block, seconds_a_call, summary
 
 import zoo
 from zoo.compression import Code, PruneChannels, Stage, Train, Treated, Workbench, compress
 from zoo.cost import count_macs
-from zoo.errors import ZooError, unknown
 from zoo.layers import init_weights
 from zoo.recipes import get_recipe
 from zoo.report import Column, Table, count_text, percent_text
@@ -98,21 +96,7 @@ METHODS = ("filters", "slimming", "scratch", "longer")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 2 for wrong use."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="METHOD", help=f"one of {', '.join(METHODS)}")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/structured_vgg.jsonl"))
-    parser.add_argument("--files", type=Path, default=Path("runs/structured_vgg"), help="folder of the stored networks")
-    options = parser.parse_args(arguments)
-    try:
-        if options.only is not None and options.only not in METHODS:
-            raise unknown("method", options.only, METHODS)
-        for method in METHODS:
-            if options.only in (None, method):
-                append(options.out, [run(method, options.files)], KEY)
-    except ZooError as error:
-        print(f"structured_vgg.py: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_named("structured_vgg", __doc__, METHODS, run, ("model", "variant"), arguments)
 
 
 def run(method: str, folder: Path) -> dict[str, Any]:
@@ -150,15 +134,9 @@ def run(method: str, folder: Path) -> dict[str, Any]:
     return result
 
 
-@torch.no_grad()
 def speed_up(dense: nn.Module, small: nn.Module, images: torch.Tensor) -> dict[str, object]:
     """Time of the dense network over that of the small one, round by round."""
-    sides = {"dense": dense.eval(), "small": small.eval()}
-    calls = {name: calls_a_block(side, images) for name, side in sides.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(ROUNDS):
-        for name in list(sides)[:: 1 if number % 2 else -1]:
-            seconds[name].append(seconds_a_call(sides[name], images, calls[name]))
+    seconds = alternated({"dense": dense.eval(), "small": small.eval()}, images, ROUNDS)
     return summary(seconds["dense"], seconds["small"])
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timing import alternated, summary
 from torch import nn
 from torch.nn import functional as F
-from xnor_speed import calls_a_block, seconds_a_call, summary
 
 import zoo
 from zoo.cost import measure
@@ -93,13 +93,7 @@ def of_any(model: nn.Module, images: torch.Tensor, rounds: int) -> dict[str, Any
     channels, height, width = images.shape[1:]
     cost = measure(model, (channels, height, width))
     sides = {"plain": model} | {str(tile): to_winograd(model, tile) for tile in TILES}  # type: ignore[arg-type]
-    calls = {name: calls_a_block(side, images) for name, side in sides.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    names = list(sides)
-    for number in range(rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            seconds[name].append(seconds_a_call(sides[name], images, calls[name]))
+    seconds = alternated(sides, images, rounds)
     return {
         "batch_size": len(images),
         "macs": cost.macs,

@@ -18,7 +18,6 @@ import copy
 import json
 import os
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timing import alternated, summary
 from torch import nn
 
 from zoo import registry
@@ -36,8 +36,6 @@ from zoo.models.xnor import BinaryConv2d
 from zoo.report import Column, Table
 from zoo.report.tables import Value
 from zoo.runs import device_name, versions
-
-BLOCK_SECONDS = 0.15
 
 
 @dataclass(frozen=True)
@@ -91,13 +89,7 @@ def compare(subject: Subject, rounds: int) -> dict[str, object]:
     sides = {"packed": pack_network(simulated), "float": with_floats(simulated), "simulated": simulated}
     images = torch.randn(subject.batch_size, *subject.image)
     assert torch.equal(sides["packed"](images), simulated(images)), "the packed network is not the simulated one"
-    calls = {name: calls_a_block(side, images) for name, side in sides.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    names = list(sides)
-    for number in range(rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            seconds[name].append(seconds_a_call(sides[name], images, calls[name]))
+    seconds = alternated(sides, images, rounds)
     return {
         "subject": subject.name,
         "batch_size": subject.batch_size,
@@ -122,26 +114,6 @@ def with_floats(model: nn.Module) -> nn.Module:
             float_layer.__class__ = nn.Conv2d  # type: ignore[assignment]
             setattr(copied.get_submodule(parent), child, float_layer)
     return copied.eval()
-
-
-def calls_a_block(model: nn.Module, images: torch.Tensor) -> int:
-    """How many calls fill a block; warms everything up too."""
-    seconds_a_call(model, images, 2)
-    return max(1, round(BLOCK_SECONDS / seconds_a_call(model, images, 2)))
-
-
-def seconds_a_call(model: nn.Module, images: torch.Tensor, calls: int) -> float:
-    """Mean time of one call in a block of some."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        model(images)
-    return (time.perf_counter() - start) / calls
-
-
-def summary(alternative: list[float], packed: list[float]) -> dict[str, object]:
-    """Median, lowest and highest of the rounds' ratios, and all of them."""
-    ratios = [a / b for a, b in zip(alternative, packed, strict=True)]
-    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "ratios": ratios}
 
 
 def xnor_table(results: Sequence[Mapping[str, Any]]) -> Table:
