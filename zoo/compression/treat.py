@@ -26,10 +26,10 @@ class Made(nn.Module):
     """A parametrization that owns what its tensor is made of: `forward()` gives the tensor, `form()` what is stored."""
 
     def forward(self) -> Tensor:
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} must define forward()")
 
     def form(self) -> Form:
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} must define form()")
 
     def right_inverse(self, tensor: Tensor) -> tuple[()]:
         """Called where a tensor is assigned; only one of the values that it has already can be."""
