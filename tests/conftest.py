@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: two threads each would only fight over them
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 
