@@ -104,7 +104,7 @@ RECIPES: dict[str, Recipe] = {
     )
 }
 
-_PLAIN = ("lenet_300_100", "lenet5", "lenet5_caffe", "alexnet", "vgg11", "vgg13", "vgg16", "vgg19")
+_PLAIN = ("lenet_300_100", "lenet5", "lenet5_caffe", "alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "branchy_lenet5")
 _DIGITS = ("mnist", "digits")
 _OWN = {f.name for f in dataclasses.fields(Recipe)} - {"name", "augment"}
 _AUGMENT = {f.name for f in dataclasses.fields(Augment)}

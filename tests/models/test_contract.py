@@ -7,6 +7,7 @@ import torch
 
 from zoo.errors import ImageSizeError, UnknownNameError, ZooError
 from zoo.registry import architecture, architectures, build, match, register
+from zoo.training.objectives import default_objective
 
 NAMES = list(architectures())
 
@@ -25,9 +26,9 @@ def test_a_small_form_maps_images_to_logits_and_learns(name: str, channels: int,
     in_train_mode = model.train()(images)
     assert isinstance(in_train_mode, torch.Tensor)
     assert in_train_mode.shape == (2, classes)
-    in_train_mode.square().sum().backward()
-    idle = [n for n, p in model.named_parameters() if p.grad is None and not n.startswith("auxiliary.")]
-    assert idle == [], "every parameter outside the auxiliary heads takes part"
+    default_objective(model, 0.0)(model, images, torch.tensor([0, 1])).backward()
+    idle = [n for n, p in model.named_parameters() if p.grad is None]
+    assert idle == [], "every parameter takes part, those of auxiliary heads, exits and narrower widths too"
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
 
 

@@ -1,4 +1,5 @@
-"""The registered families: baselines first, then efficient networks by year, then yardsticks.
+"""The registered families: baselines first, then efficient networks by year, then yardsticks,
+then networks that adapt their depth or width.
 
 Importing a family's module registers its models.
 """
@@ -17,10 +18,13 @@ from zoo.models import (  # isort: skip
     xnor,
     xception,
     resnet,
+    branchy,
+    slimmable,
 )
 
 __all__ = [
     "alexnet",
+    "branchy",
     "googlenet",
     "inception_v2",
     "inception_v3",
@@ -29,6 +33,7 @@ __all__ = [
     "mobilenetv2",
     "nin",
     "resnet",
+    "slimmable",
     "squeezenet",
     "vgg",
     "xception",

@@ -18,7 +18,7 @@ from zoo.recipes import Recipe
 from zoo.training.batches import Batches, chance
 from zoo.training.checkpoint import tidy
 from zoo.training.distributed import Processes, choose_device, processes
-from zoo.training.objectives import CrossEntropy, Objective
+from zoo.training.objectives import Objective, default_objective
 from zoo.training.optimizer import WeightAverage, make_optimizer
 from zoo.training.progress import Clock, Progress, require_events, write_events, write_log
 from zoo.training.signals import StopRequest, stop_requests
@@ -81,7 +81,8 @@ def fit(
 ) -> Run:
     """Train `model` in place; when it returns, `model` holds the averaged weights, in eval mode.
 
-    valid: scored after each epoch; None scores nothing. objective: cross-entropy with the recipe's label smoothing.
+    valid: scored after each epoch; None scores nothing. objective: cross-entropy with the recipe's label
+    smoothing by default; of a network with several exits or widths, that of all.
     seed: decides order, augmentation and dropout; the weights a model starts from are the caller's. Nothing else is
     random, and the global generators are left as they were.
     out_dir: folder for log.jsonl and the two newest checkpoints, one at least every `checkpoint_seconds`. resume: go on
@@ -284,7 +285,7 @@ def _begin(
     model: nn.Module, objective: Objective | None, recipe: Recipe, team: Processes, device: torch.device
 ) -> State:
     """The state before the first step, the same on every process."""
-    learner = Learner(model, objective or CrossEntropy(recipe.label_smoothing)).to(device)
+    learner = Learner(model, objective or default_objective(model, recipe.label_smoothing)).to(device)
     if recipe.channels_last:
         learner.to(memory_format=torch.channels_last)
     team.equalise([*learner.parameters(), *learner.buffers()])

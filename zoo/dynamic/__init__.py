@@ -1,0 +1,30 @@
+"""Networks that adapt their computation: in depth, by early exits; in width, by slimmable layers."""
+
+from zoo.dynamic.depth import (
+    Answers,
+    ExitRule,
+    Outcome,
+    choose_rule,
+    curve,
+    evaluate_early,
+    exit_answers,
+    exit_macs,
+    outcome,
+    uncertainty,
+)
+from zoo.models.branchy import EarlyExits, add_exits
+
+__all__ = [
+    "Answers",
+    "EarlyExits",
+    "ExitRule",
+    "Outcome",
+    "add_exits",
+    "choose_rule",
+    "curve",
+    "evaluate_early",
+    "exit_answers",
+    "exit_macs",
+    "outcome",
+    "uncertainty",
+]
