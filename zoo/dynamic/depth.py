@@ -113,7 +113,8 @@ def exit_answers(model: EarlyExits, dataset: Dataset, *, batch_size: int = 500) 
     with torch.inference_mode():
         for start in range(0, len(dataset), batch_size):
             images_NCHW = normalize(dataset.images[start : start + batch_size], dataset.mean, dataset.std)
-            parts.append(torch.stack([logits.float() for logits in model.forward_exits(images_NCHW)]))
+            last, exits = model.forward_with_auxiliary(images_NCHW)
+            parts.append(torch.stack([*exits, last]).float())
     model.train(training)
     return Answers(torch.cat(parts, 1), dataset.labels)
 

@@ -34,30 +34,30 @@ class EarlyExits(nn.Module):
     """float [N, C, H, W] -> logits [N, num_classes] of the last classifier.
 
     backbone: any network that maps images to logits. stages: names of modules of it, in the order in which they run; an
-    exit takes what the module puts out. exits: a module for each. Each exit's loss, and then the last one's, has a
-    weight of `loss_weights` (section III.B).
+    exit takes what the module puts out. exits: a module for each. auxiliary_weights: of each exit's loss in training,
+    where that of the last classifier is 1 (section III.B).
     `add_exits` builds one, and says what does not fit.
     """
 
     def __init__(
-        self, backbone: nn.Module, stages: Sequence[str], exits: Sequence[nn.Module], loss_weights: Sequence[float]
+        self, backbone: nn.Module, stages: Sequence[str], exits: Sequence[nn.Module], weights: Sequence[float]
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.stages = tuple(stages)
         self.exits = nn.ModuleList(exits)
-        self.loss_weights = tuple(loss_weights)
+        self.auxiliary_weights = tuple(weights)
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         logits_NK: Tensor = self.backbone(images_NCHW)
         return logits_NK
 
-    def forward_exits(self, images_NCHW: Tensor) -> list[Tensor]:
-        """Logits [N, K] of every exit and, last, of the whole network: what training needs."""
+    def forward_with_auxiliary(self, images_NCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits [N, K] of the whole network, and those of every exit: what training needs."""
         answers: list[Tensor] = []
         with self._watched(lambda index, features: answers.append(self.exits[index](features))):
             last = self.backbone(images_NCHW)
-        return [*answers, last]
+        return last, answers
 
     def forward_until(self, images_NCHW: Tensor, index: int) -> list[Tensor]:
         """Logits [N, K] of the exits up to that one, without what comes after: what leaving there costs."""
@@ -135,12 +135,12 @@ def add_exits(
     *,
     image: Image,
     num_classes: int,
-    loss_weights: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> EarlyExits:
     """`backbone` with a new exit after each of `stages`; its own modules and weights, not copies.
 
     stages: names of its modules; put into the order in which they run. image: (C, H, W), to find the shapes with.
-    loss_weights: of the exits in that order, then of the whole network; 1 each by default.
+    weights: of the exits' losses, in that order; 1 each by default.
     Raises UnknownNameError for a stage that does not exist, RecipeError for one after which no layer is left, that a
     shortcut passes by (a block within a residual stage), or that gives no map.
     """
@@ -154,19 +154,16 @@ def add_exits(
         shapes, followed = _shapes(backbone, stages, image)
         ordered = list(shapes)
         for stage in stages:
-            if stage not in shapes or len(shapes[stage]) != 4:
-                raise RecipeError(f"the stage {stage!r} gives an exit no map; take one that is called once and does.")
-            if not followed[stage]:
+            if stage in shapes and not followed[stage]:
                 raise RecipeError(
                     f"an exit after {stage!r} would come after the last layer and save nothing; take an earlier stage."
                 )
-        exits = [_exit(*shapes[stage][1:3], num_classes) for stage in ordered]
-        weights = tuple(loss_weights) if loss_weights is not None else (1.0,) * (len(ordered) + 1)
-        if len(weights) != len(ordered) + 1 or min(weights) < 0:
-            raise RecipeError(
-                f"loss_weights={weights} was given; {len(ordered) + 1} numbers of 0 or more are allowed: one an exit, "
-                "then one of the whole network."
-            )
+            if stage not in shapes or len(shapes[stage]) != 4:
+                raise RecipeError(f"the stage {stage!r} gives an exit no map; take one that is called once and does.")
+        exits = [_exit(shapes[stage][1], shapes[stage][2], num_classes) for stage in ordered]
+        weights = tuple(weights) if weights is not None else (1.0,) * len(ordered)
+        if len(weights) != len(ordered) or any(weight < 0 for weight in weights):
+            raise RecipeError(f"weights={weights} was given; {len(ordered)} numbers of 0 or more are allowed.")
         model = EarlyExits(backbone, ordered, exits, weights)
         for index, stage in enumerate(ordered):
             if not _all_passes_through(model, index, image):

@@ -4,7 +4,6 @@ from zoo.training.objectives.base import Objective
 from zoo.training.objectives.cross_entropy import CrossEntropy
 from zoo.training.objectives.default import default_objective
 from zoo.training.objectives.distillation import Hints, LogitRegression, SoftTargets, Teachers, check_teachers
-from zoo.training.objectives.exits import JointExits
 from zoo.training.objectives.sparsity import L1, BatchNormL1, DropNeuron, GroupSparsity, Penalty
 from zoo.training.objectives.widths import EveryWidth
 
@@ -16,7 +15,6 @@ __all__ = [
     "EveryWidth",
     "GroupSparsity",
     "Hints",
-    "JointExits",
     "LogitRegression",
     "Objective",
     "Penalty",

@@ -11,7 +11,8 @@ from zoo.training.objectives.base import Objective
 class CrossEntropy(Objective):
     """Mean cross-entropy in nats, label smoothing as in arXiv:1512.00567, section 7.
 
-    auxiliary_weight: weight of each auxiliary classifier of a model that has some (GoogLeNet: 0.3, arXiv:1409.4842).
+    auxiliary_weight: weight of each auxiliary classifier of a model that has some (GoogLeNet: 0.3, arXiv:1409.4842) and
+    does not say itself, by `auxiliary_weights`, what each of them weighs (early exits).
     """
 
     def __init__(self, label_smoothing: float = 0.0, auxiliary_weight: float = 0.3) -> None:
@@ -26,8 +27,9 @@ class CrossEntropy(Objective):
         else:
             logits_NK = model(images_NCHW)
         loss = self._loss(logits_NK, targets)
-        for logits in auxiliary:
-            loss = loss + self.auxiliary_weight * self._loss(logits, targets)
+        weights = getattr(model, "auxiliary_weights", (self.auxiliary_weight,) * len(auxiliary))
+        for weight, logits in zip(weights, auxiliary, strict=True):
+            loss = loss + weight * self._loss(logits, targets)
         return loss
 
     def _loss(self, logits_NK: Tensor, targets: Tensor) -> Tensor:

@@ -2,18 +2,14 @@
 
 from torch import nn
 
-from zoo.models.branchy import EarlyExits
 from zoo.models.slimmable import Slimmable
 from zoo.training.objectives.base import Objective
 from zoo.training.objectives.cross_entropy import CrossEntropy
-from zoo.training.objectives.exits import JointExits
 from zoo.training.objectives.widths import EveryWidth
 
 
 def default_objective(model: nn.Module, label_smoothing: float) -> Objective:
-    """Cross-entropy: of one answer, or of every exit or width of a network that has several."""
-    if isinstance(model, EarlyExits):
-        return JointExits(label_smoothing)
+    """Cross-entropy, at every width of a network that has several."""
     if isinstance(model, Slimmable):
         return EveryWidth(label_smoothing)
     return CrossEntropy(label_smoothing)
