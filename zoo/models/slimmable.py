@@ -29,13 +29,16 @@ class SlimmableConv2d(nn.Conv2d):
     width = 1.0
     whole_inputs = False
 
+    def sizes(self, width: float) -> tuple[int, int, int]:
+        """Channels in, channels out and groups at a width."""
+        inputs = self.in_channels if self.whole_inputs else int(self.in_channels * width)
+        return inputs, int(self.out_channels * width), inputs if self.groups > 1 else 1
+
     def forward(self, input: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, K, H', W']."""
-        filters = int(self.out_channels * self.width)
-        columns = self.weight.shape[1] if self.whole_inputs or self.groups > 1 else int(self.in_channels * self.width)
-        groups = filters if self.groups > 1 else 1
-        weight = self.weight[:filters, :columns]
-        bias = None if self.bias is None else self.bias[:filters]
+        """[N, in * w, H, W] -> [N, out * w, H', W']."""
+        inputs, outputs, groups = self.sizes(self.width)
+        weight = self.weight[:outputs, : inputs // groups]
+        bias = None if self.bias is None else self.bias[:outputs]
         return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, groups)
 
 
@@ -44,9 +47,13 @@ class SlimmableLinear(nn.Linear):
 
     width = 1.0
 
+    def sizes(self, width: float) -> tuple[int, int]:
+        """Features in and out at a width."""
+        return int(self.in_features * width), self.out_features
+
     def forward(self, input: Tensor) -> Tensor:
         """[N, in * w] -> [N, out]."""
-        return F.linear(input, self.weight[:, : int(self.in_features * self.width)], self.bias)
+        return F.linear(input, self.weight[:, : self.sizes(self.width)[0]], self.bias)
 
 
 class SwitchableBatchNorm2d(nn.Module):
