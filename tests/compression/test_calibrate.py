@@ -10,6 +10,7 @@ from torch import nn
 from zoo.compression.calibrate import Calibrate, re_estimate_batch_norm, sample_batches
 from zoo.compression.stage import Workbench
 from zoo.data import Dataset, normalize
+from zoo.registry import build
 
 
 def test_the_statistics_are_averages_over_batches(digits: tuple[Dataset, Dataset]) -> None:
@@ -36,6 +37,14 @@ def test_modes_are_restored_and_dropout_is_off(digits: tuple[Dataset, Dataset]) 
     without: Any = nn.Sequential(nn.BatchNorm2d(1))
     re_estimate_batch_norm(without, train, batches=2)
     assert torch.equal(without[0].running_var, model[1].running_var)
+
+
+def test_norms_of_exits_are_measured_too(digits: tuple[Dataset, Dataset]) -> None:
+    train = workbench(digits).need_train("a test")
+    model = build("branchy_lenet5")
+    norm: Any = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    assert len(re_estimate_batch_norm(model, train, batches=2)) == 1
+    assert float((norm.running_var - 1).abs().max()) > 0.01, "they are not what they were set back to"
 
 
 def test_the_stage_mends_a_model_and_leaves_the_given_one(digits: tuple[Dataset, Dataset]) -> None:

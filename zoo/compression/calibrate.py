@@ -41,6 +41,7 @@ def re_estimate_batch_norm(
     modes = [(module, module.training) for module in model.modules()]
     kept = {name: (norm.momentum, norm.num_batches_tracked.clone()) for name, norm in norms.items()}
     device = next(iter(norms.values())).running_mean.device
+    call = getattr(model, "forward_with_auxiliary", model)  # early exits have norms too
     try:
         model.eval()
         for norm in norms.values():
@@ -48,7 +49,7 @@ def re_estimate_batch_norm(
             norm.momentum = None  # PyTorch's word for a cumulative average
             norm.train()
         for images_NCHW in sample_batches(train, batches, batch_size, seed, device):
-            model(images_NCHW)
+            call(images_NCHW)
     finally:
         for module, mode in modes:
             module.training = mode
