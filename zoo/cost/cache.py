@@ -5,7 +5,6 @@ same work at worst. A file that is damaged, or was written by other sources or v
 """
 
 import hashlib
-import inspect
 import json
 from contextlib import suppress
 from importlib import metadata
@@ -66,17 +65,17 @@ def _key(name: str, image: Image, num_classes: int) -> dict[str, Any]:
         "num_classes": num_classes,
         "torch": torch.__version__.split("+")[0],
         "fvcore": metadata.version("fvcore"),
-        "sources": _digest(name),
+        "sources": _digest(),
     }
 
 
-def _digest(name: str) -> str:
-    """SHA-256 of this package's files, the registry, the shared layers and the model's own file."""
+def _digest() -> str:
+    """SHA-256 of this package's files, the registry, the shared layers and all families, some of which use others."""
     package = Path(__file__).parent
     shared = [package.parent / "layers.py", package.parent / "registry.py"]
-    own = Path(inspect.getfile(inspect.unwrap(registry.architecture(name).build)))
+    families = (package.parent / "models").glob("*.py")
     digest = hashlib.sha256()
-    for path in (*sorted(package.glob("*.py")), *shared, own):
+    for path in (*sorted(package.glob("*.py")), *shared, *sorted(families)):
         digest.update(files.sha256_file(path).encode())
     return digest.hexdigest()
 

@@ -12,19 +12,23 @@ from zoo.dynamic.depth import (
     outcome,
     uncertainty,
 )
+from zoo.dynamic.width import extract_width
 from zoo.models.branchy import EarlyExits, add_exits
+from zoo.models.slimmable import Slimmable
 
 __all__ = [
     "Answers",
     "EarlyExits",
     "ExitRule",
     "Outcome",
+    "Slimmable",
     "add_exits",
     "choose_rule",
     "curve",
     "evaluate_early",
     "exit_answers",
     "exit_macs",
+    "extract_width",
     "outcome",
     "uncertainty",
 ]

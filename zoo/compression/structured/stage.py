@@ -15,6 +15,7 @@ from zoo.compression.structured.importance import COMPARABLE, IMPORTANCES, NEED_
 from zoo.compression.structured.shrink import dependency_graph, keep_zeros, shrink
 from zoo.compression.treat import check_choice, check_number, fine_tune, finished
 from zoo.errors import CompressionError, unknown
+from zoo.models.slimmable import Slimmable
 
 TARGETS = ("channels", "macs", "params")
 
@@ -62,6 +63,11 @@ class PruneChannels:
 
     def apply(self, model: nn.Module, work: Workbench) -> Treated:
         """The smaller copy of a model."""
+        if isinstance(model, Slimmable):
+            raise CompressionError(
+                "a slimmable network has fewer channels at its own widths; prune a plain one, which "
+                "zoo.dynamic.extract_width cuts out of it."
+            )
         plain = materialise(deepcopy(model)).eval()
         graph = dependency_graph(plain, image_of(model, work))
         data = work.need_train(f"importance={self.importance!r}") if self.importance in NEED_DATA else None

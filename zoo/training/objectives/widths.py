@@ -13,8 +13,9 @@ class EveryWidth(Objective):
     """The sum of the cross-entropies at every width of a slimmable network (arXiv:1812.08928, algorithm 1).
 
     distil: all widths but the widest learn from its answers to the same images instead of from the labels
-    (arXiv:1903.05134, section 3.3). sandwich: not every width, but the widest, the narrowest and two drawn from all that
-    lie between, so that any of these works (section 3.2); PyTorch's generator draws, which `fit` seeds for each step.
+    (arXiv:1903.05134, section 3.3). sandwich: not every width, but the widest, the narrowest and two drawn anew for
+    each batch, so that any width between works (section 3.2); one of the two is drawn from the network's own widths,
+    unlike in the paper, for these have statistics to keep. PyTorch's generator draws, which `fit` seeds for each step.
     The network is left at its widest. Raises RecipeError for one that is not slimmable.
     """
 
@@ -29,7 +30,8 @@ class EveryWidth(Objective):
             raise RecipeError(f"a {type(model).__name__} has one width; EveryWidth trains slimmable networks.")
         narrowest, *between, widest = model.widths
         if self.sandwich:
-            between = [narrowest + (widest - narrowest) * share for share in torch.rand(2).tolist()]
+            own = [between[int(torch.randint(len(between), ()))]] if between else []
+            between = [*own, narrowest + (widest - narrowest) * float(torch.rand(()))]
         model.set_width(widest)
         logits_NK = model(images_NCHW).float()
         loss = cross_entropy(logits_NK, targets, label_smoothing=self.label_smoothing)
