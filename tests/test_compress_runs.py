@@ -60,6 +60,8 @@ def test_weights_are_cut_packed_carded_and_ranked(begun: Path, capsys: Captured)
         "Code",
     ]
     assert f"run folder: {folder}" in told
+    assert "stage 1 of 4: PruneChannels(" in told
+    assert "stage 4 of 4: Code(" in told
     assert "zoo compress resnet20 --dataset digits --pipeline slim --density 0.5" in told
     card = folder / "resnet20.digits.slim.json"
     assert verify_card(card, accuracy=True) == []

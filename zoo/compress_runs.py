@@ -75,6 +75,7 @@ def run(job: Job, say: Callable[[str], None]) -> tuple[Path, Card, tuple[Receipt
         recipe=recipe,
         seed=job.seed,
         device=job.device,
+        spoken=True,
     )
     stem = card_stem(job.model, base.dataset, job.new_tag)
     path = folder / f"{stem}.zpk"

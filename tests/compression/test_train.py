@@ -43,6 +43,12 @@ def test_it_is_the_one_trainer_and_leaves_the_model_and_the_objective_alone(digi
     assert treated.layers == {"the model": "trained for 2 epochs"}
 
 
+def test_progress_is_told_where_it_is_asked_for(digits: Digits, capsys: pytest.CaptureFixture[str]) -> None:
+    for spoken in (False, True):
+        Train(1).apply(network(), replace(workbench(digits), spoken=spoken))
+        assert ("epoch" in capsys.readouterr().err) == spoken
+
+
 @pytest.mark.parametrize(
     ("objective", "measure"),
     [

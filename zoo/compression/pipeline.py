@@ -14,6 +14,7 @@ from zoo.compression.coding import CODERS
 from zoo.compression.container import ledger, pack, unpack
 from zoo.compression.receipts import LayerReceipt, Receipt
 from zoo.compression.stage import Stage, Treated, Workbench
+from zoo.console import chat
 from zoo.data import Dataset
 from zoo.errors import CompressionError, unknown
 from zoo.evaluation import evaluate
@@ -78,21 +79,25 @@ def compress(
     recipe: Recipe | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
+    spoken: bool = False,
 ) -> Packed:
     """Treat a copy of a model with one stage after the other; what each leaves is packed, read back and scored.
 
     train: for stages that fine-tune or calibrate. valid: for those that choose, and for the accuracies of the receipts;
-    images held out from training. recipe: of fine-tuning. dataset: the name that the file keeps.
+    images held out from training. recipe: of fine-tuning. dataset: the name that the file keeps. spoken:
+    stages and the progress of training on stderr.
     Raises CompressionError for a stage that cannot do what it is asked, UnknownNameError for a model built elsewhere.
     """
     if not stages:
         raise CompressionError("no stage was given; for example [Prune(density=0.1), Share(bits=5), Huffman()].")
     origin(model)  # before any work is done
-    work = Workbench(train, valid, recipe, seed, device)
+    work = Workbench(train, valid, recipe, seed, device, spoken)
     proof = _prove(model, dataset, FIXED, valid)
     coders: tuple[str, ...] = FIXED
     receipts: list[Receipt] = []
-    for stage in stages:
+    for number, stage in enumerate(stages, start=1):
+        if spoken:
+            chat(f"stage {number} of {len(stages)}: {stage!r}")
         began = time.monotonic()
         treated = stage.apply(model, work)
         seconds = time.monotonic() - began

@@ -24,6 +24,7 @@ class Workbench:
 
     train: images to fine-tune and calibrate with. valid: images that choices are made on (never the test set).
     recipe: how fine-tuning trains; a stage says for how many epochs. seed: decides all chance.
+    spoken: progress on stderr.
     """
 
     train: Dataset | None = None
@@ -31,6 +32,7 @@ class Workbench:
     recipe: Recipe | None = None
     seed: int = 0
     device: torch.device | str | None = None
+    spoken: bool = False
 
     def fine_tune(
         self, model: nn.Module, recipe: Recipe, *, objective: Objective | None = None, on_step: OnStep | None = None
@@ -49,6 +51,7 @@ class Workbench:
             seed=self.seed,
             device=self.device,
             on_step=on_step,
+            spoken=self.spoken,
         ).or_leave()
 
     def need_train(self, purpose: str) -> Dataset:
