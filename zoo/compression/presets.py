@@ -18,6 +18,7 @@ from zoo.compression.structured.stage import PruneChannels
 from zoo.compression.train import Train
 from zoo.compression.treat import layers_of
 from zoo.errors import CompressionError, unknown
+from zoo.models.slimmable import Slimmable
 from zoo.training.objectives import BatchNormL1
 
 
@@ -110,9 +111,12 @@ def compact(model: nn.Module) -> list[Stage]:
     """How the zoo keeps a large network: codebooks of 8, 4 or 3 bits, fewer for the layers with more weights.
 
     Without training; batch-norm statistics are measured anew, on training images. A quarter to a fifth of half
-    precision (benchmarks/LOG.md has what that costs). Classifiers for training only are left as they are. Coders that
+    precision (benchmarks/LOG.md has what that costs). Those of a slimmable network belong to its widths and stay as
+    they are, so it has codebooks of 8, 6 or 5 bits. Classifiers for training only are left as they are. Coders that
     decode fast are enough: the others save half a percent and make loading several times as slow.
     """
     counts = {n: layer.weight.numel() for n, layer in layers_of(model).items() if not n.startswith(AUXILIARY)}
-    bits = {name: 8 if count < 2**15 else 4 if count < 2**20 else 3 for name, count in counts.items()}
-    return [Share(bits), Calibrate(), Code(("fixed", "range"))]
+    many, most = (6, 5) if isinstance(model, Slimmable) else (4, 3)
+    bits = {name: 8 if count < 2**15 else many if count < 2**20 else most for name, count in counts.items()}
+    calibrated = [] if isinstance(model, Slimmable) else [Calibrate()]
+    return [Share(bits), *calibrated, Code(("fixed", "range"))]
