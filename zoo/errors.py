@@ -44,6 +44,10 @@ class DivergedError(ZooError):
     """Training whose loss or weights are no longer finite."""
 
 
+class ExportError(ZooError):
+    """A network that a format cannot express, or that an exported file does not compute."""
+
+
 class MissingPackageError(ZooError):
     """An optional package that is not installed."""
 

@@ -9,9 +9,10 @@ from torch import nn
 from zoo.compression import load_packed
 from zoo.create import create_model
 from zoo.data import Dataset
-from zoo.errors import RecipeError, WeightError, unknown
+from zoo.errors import RecipeError, unknown
 from zoo.recipes import Recipe
 from zoo.registry import Image
+from zoo.trained import named_card
 from zoo.training.objectives import Hints, LogitRegression, Objective, SoftTargets, Teachers, check_teachers
 from zoo.training.objectives.distillation import Average
 from zoo.weights import load_for_card, read_card
@@ -45,14 +46,9 @@ def load_teacher(source: str, dataset: str) -> nn.Module:
     path = Path(source)
     if path.suffix == ".zpk":
         return load_packed(path)[0]
-    if path.is_dir():
-        cards = [file for file in sorted(path.glob("*.json")) if file.name not in ("run.json", "receipts.json")]
-        if len(cards) != 1:
-            raise WeightError(f"{path} holds {len(cards)} cards; name one of a finished run as the teacher.")
-        path = cards[0]
-    if path.suffix == ".json":
-        card = read_card(path)
-        return load_for_card(card, path.parent / card.file)
+    if (card_path := named_card(path)) is not None:
+        card = read_card(card_path)
+        return load_for_card(card, card_path.parent / card.file)
     name, _, tag = source.partition("@")
     return create_model(name, dataset=dataset, pretrained=True, tag=tag or None)
 

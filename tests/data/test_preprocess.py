@@ -1,5 +1,6 @@
 """One image in, what the network takes out: sizes, modes, orientation, and files that cannot be read."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,31 @@ def test_an_image_file_of_floating_point_pixels_is_named(tmp_path: Path) -> None
     Image.new("F", (4, 4), 0.5).save(tmp_path / "float.tiff")
     with pytest.raises(DataError, match=r"float\.tiff cannot be read .*floating-point"):
         PLAIN(tmp_path / "float.tiff")
+
+
+def test_lab_colours_are_refused_in_memory_and_by_the_name_of_their_file(tmp_path: Path) -> None:
+    lab = Image.new("RGB", (4, 4)).convert("LAB")
+    lab.save(tmp_path / "lab.tiff")
+    for picture in (lab, tmp_path / "lab.tiff"):
+        with pytest.raises(DataError, match=r"Lab colours are not understood, save it in RGB"):
+            PLAIN(picture)
+
+
+def test_bytes_are_an_image_under_the_name_they_are_given() -> None:
+    file = io.BytesIO()
+    Image.new("L", (4, 4), 9).save(file, "png")
+    assert open_image(file, "the wire").getpixel((0, 0)) == 9
+    with pytest.raises(
+        DataError, match=r"^the wire cannot be read as an image \(it is empty, or of no known image form"
+    ):
+        open_image(io.BytesIO(b""), "the wire")
+
+
+def test_postscript_is_not_run(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "drawing.eps")
+    (tmp_path / "drawing.eps").rename(tmp_path / "photo.jpg")
+    with pytest.raises(DataError, match=r"photo\.jpg cannot be read as an image \(PostScript is not run"):
+        open_image(tmp_path / "photo.jpg")
 
 
 def test_a_very_long_image_costs_no_more_memory_than_itself() -> None:

@@ -130,6 +130,17 @@ def read_layout(spec: FolderSpec) -> Layout:
     return Layout(tuple(classes), files, tuple(notes), _manifest(spec.path, files))
 
 
+def images_below(folder: str | Path) -> list[str]:
+    """Paths of all image files in a folder and those below it, by name. Raises DataError where there are none."""
+    try:
+        found = sorted(str(path) for path in _walk(Path(folder)) if path.suffix.lower() in SUFFIXES)
+    except OSError as fault:
+        raise DataError(f"{folder} cannot be read: {fault}.") from fault
+    if not found:
+        raise DataError(f"{folder} has no images in it; images end in {', '.join(sorted(SUFFIXES))}.")
+    return found
+
+
 def _split_folders(path: Path) -> dict[str, list[Path]] | None:
     """role -> folders, when every folder is named after a split and those of `train` hold class folders; else None."""
     roles: dict[str, list[Path]] = {}

@@ -4,17 +4,21 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from zoo.errors import DataError
 
 Size = tuple[int, int, int]
 
-NO_RANGE = "floating-point pixels have no agreed range, save it with 8 or 16 bits"
+UNFIT = {  # modes that cannot be used, and why
+    "F": "floating-point pixels have no agreed range, save it with 8 or 16 bits",
+    "LAB": "Lab colours are not understood, save it in RGB",
+}
 
 # What Pillow's decoders raise on a damaged file, beside OSError.
 DECODER_ERRORS = (
@@ -23,23 +27,34 @@ DECODER_ERRORS = (
 )  # fmt: skip
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """Decode a file completely, turned the way its EXIF orientation asks. Raises DataError naming the file.
+def open_image(source: str | Path | BinaryIO, name: str = "") -> Image.Image:
+    """Decode a file completely, turned the way its EXIF orientation asks; of an animation, the first picture.
 
-    Pillow's warnings, which are about metadata, are dropped: what counts here is whether the pixels come.
+    name: what an error calls it; by default the path. Pillow's warnings, which are about metadata, are dropped: what
+    counts here is whether the pixels come. PostScript is refused, as drawing it would run a program.
+    Raises DataError naming the file.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(source) as image:
+                if image.format == "EPS":
+                    raise ValueError("PostScript is not run, save it as PNG")
                 image.load()
                 turned = ImageOps.exif_transpose(image)
-        if turned.mode == "F":
-            raise ValueError(NO_RANGE)
+        if turned.mode in UNFIT:
+            raise ValueError(UNFIT[turned.mode])
         return turned
     except DECODER_ERRORS as fault:
-        reason = fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault).split("\n")[0]
-        raise DataError(f"{path} cannot be read as an image ({reason or type(fault).__name__}).") from fault
+        raise DataError(f"{name or source} cannot be read as an image ({_reason(fault)}).") from fault
+
+
+def _reason(fault: Exception) -> str:
+    """A decoder's fault in a few words, with no name in them."""
+    if isinstance(fault, UnidentifiedImageError):
+        return "it is empty, or of no known image format"
+    told = fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault).split("\n")[0]
+    return told.rstrip(".") or type(fault).__name__
 
 
 def fit_image(image: Image.Image, size: Size) -> Tensor:
@@ -47,7 +62,7 @@ def fit_image(image: Image.Image, size: Size) -> Tensor:
 
     The middle is cut out in the asked proportions and resized (bilinear with antialiasing): a resize of the shorter
     side and a centre crop in one step. At the right size pixels stay as they are. Transparency is laid on white,
-    16-bit greys are scaled to 8. Raises DataError for floating-point images.
+    16-bit greys are scaled to 8. Raises DataError for a mode in UNFIT.
     """
     channels, height, width = size
     plain = _plain(image, "L" if channels == 1 else "RGB")
@@ -62,8 +77,8 @@ def fit_image(image: Image.Image, size: Size) -> Tensor:
 
 def _plain(image: Image.Image, mode: str) -> Image.Image:
     """The image in mode L or RGB."""
-    if image.mode == "F":
-        raise DataError(f"the image cannot be used: {NO_RANGE}.")
+    if image.mode in UNFIT:
+        raise DataError(f"the image cannot be used: {UNFIT[image.mode]}.")
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         image = Image.fromarray(np.rint(grey / 257).astype(np.uint8))
