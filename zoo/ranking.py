@@ -24,6 +24,8 @@ from zoo.weights import Card, dataset_label, list_cards
 BASELINES = ("lenet5", "vgg16_bn")  # what every ratio is taken to, in their form for the same data set
 FRONTS = ("macs", "params", "bytes")  # the costs that accuracy is weighed against
 RATIOS = tuple(f"{cost}_vs_{baseline}" for baseline in BASELINES for cost in FRONTS)
+LATENCIES = ("milliseconds", "milliseconds_vs_lenet5")
+UNTIMED = dict.fromkeys(LATENCIES, "nothing was timed; `zoo rank --latency` does it")
 
 Model = str | nn.Module | tuple[str, nn.Module]
 Image = tuple[int, int, int]
@@ -36,7 +38,8 @@ class Row:
     image is (channels, height, width). params are those of inference, auxiliary heads left out; macs, flops,
     activations and peak_activation_bytes are of one image. weight_bytes and flash_bytes follow from the parameters
     (`zoo.cost`), while bytes is the size of the stored file. top1, top1_mean and top1_std are shares, the latter two
-    over `seeds` trainings. pareto_X: on the front of (top1, X). missing: column -> why it is None.
+    over `seeds` trainings. milliseconds: of one image, where `timed` of `rank` measured them. pareto_X: on the front of
+    (top1, X). missing: column -> why it is None.
     """
 
     name: str
@@ -68,6 +71,8 @@ class Row:
     macs_vs_vgg16_bn: float | None = None
     params_vs_vgg16_bn: float | None = None
     bytes_vs_vgg16_bn: float | None = None
+    milliseconds: float | None = None
+    milliseconds_vs_lenet5: float | None = None
     pareto_macs: bool = False
     pareto_params: bool = False
     pareto_bytes: bool = False
@@ -99,6 +104,7 @@ def rank(
     family: str | None = None,
     top: int | None = None,
     cards: Sequence[Card] | None = None,
+    timed: Callable[[list[Row]], list[Row]] | None = None,
 ) -> list[Row]:
     """Rows of the models given, by default of all, at a data set's image size, best first.
 
@@ -108,6 +114,7 @@ def rank(
         a leading "-" turns a column round. A missing value comes last either way.
     where: a condition over columns, as `zoo.conditions.parse_where` reads it.
     cards: the weights to join; by default those that ship with the package. A model with several gets a row for each.
+    timed: measures latency; it is given the rows, those of other families left out, and fills in LATENCIES.
 
     Ratios are to LeNet-5 and VGG-16-bn of the same data set, whether or not they are among the models. Pareto marks
     are given among all the models asked for, before `where`, `family` and `top` leave any out.
@@ -121,11 +128,12 @@ def rank(
         raise ZooError(f"top={top} was asked for; give a number of rows of at least 1.")
     if family is not None and family not in (known := {a.family for a in architectures().values()}):
         raise unknown("family", family, known)
-    rows = collect(names_or_models, dataset=dataset, cards=cards)
+    rows = [row for row in collect(names_or_models, dataset=dataset, cards=cards) if family in (None, row.family)]
+    if timed is not None:
+        rows = timed(rows)
     for column in reversed(by):
         rows = _ordered(rows, column)
-    rows = [row for row in rows if family in (None, row.family) and (keep is None or keep(row))]
-    return rows[:top]
+    return [row for row in rows if keep is None or keep(row)][:top]
 
 
 def collect(
@@ -178,10 +186,10 @@ def _rows_of(model: Model, info: DatasetInfo, cards: Sequence[Card]) -> list[Row
     """The row of a model, or its rows where it has several cards; ratios, score and marks are not yet set."""
     if not isinstance(model, str):
         label, module = model if isinstance(model, tuple) else (type(model).__name__, model)
-        row = _with_cost(Row(label, info.name, info.image), partial(measure, module, info.image))
+        row = _with_cost(Row(label, info.name, info.image, missing=UNTIMED), partial(measure, module, info.image))
         return [_with_card(row, None, "a model given as a module has no weights of its own on record")]
     arch = None if "/" in model else architecture(model)
-    row = _with_cost(_described(Row(model, info.name, info.image), arch), _counter(model, info))
+    row = _with_cost(_described(Row(model, info.name, info.image, missing=UNTIMED), arch), _counter(model, info))
     own = [card for card in cards if card.model == model]
     reason = f"no weights for {info.name} are stored"
     return [_with_card(row, card, reason) for card in sorted(own, key=lambda c: c.tag or "")] or [
@@ -201,7 +209,7 @@ def _counter(name: str, info: DatasetInfo) -> Callable[[], Cost]:
 def _described(row: Row, arch: Architecture | None) -> Row:
     if arch is None:
         reason = "a library's model, not registered here"
-        return replace(row, missing=dict.fromkeys(("family", "role", "paper", "year"), reason))
+        return replace(row, missing={**row.missing, **dict.fromkeys(("family", "role", "paper", "year"), reason)})
     return replace(row, family=arch.family, role=arch.role, paper=arch.paper, year=arch.year)
 
 

@@ -43,13 +43,15 @@ _LOOKS: dict[str, tuple[str, Show, int]] = {
     "macs_vs_vgg16_bn": ("MACs / VGG-16", ratio_text, 6),
     "params_vs_vgg16_bn": ("params / VGG-16", ratio_text, 6),
     "bytes_vs_vgg16_bn": ("file / VGG-16", ratio_text, 7),
+    "milliseconds": ("ms an image", lambda ms: f"{ms:.3g}", 4),
+    "milliseconds_vs_lenet5": ("time / LeNet-5", ratio_text, 4),
     "pareto_macs": ("front MACs", lambda flag: "yes" if flag else "", 8),
     "pareto_params": ("front params", lambda flag: "yes" if flag else "", 8),
     "pareto_bytes": ("front file", lambda flag: "yes" if flag else "", 8),
     "pareto": ("Pareto", str, 2),
 }
 _DEFAULT = (
-    "name", "params", "macs", "bytes", "top1", "pareto", "netscore",
+    "name", "params", "macs", "bytes", "milliseconds", "milliseconds_vs_lenet5", "top1", "pareto", "netscore",
     "params_vs_lenet5", "macs_vs_lenet5", "params_vs_vgg16_bn", "macs_vs_vgg16_bn",
 )  # fmt: skip
 _FRONT_LETTERS = {"macs": "M", "params": "P", "bytes": "F"}
@@ -57,6 +59,7 @@ _NOTES = {
     "pareto": "Pareto: no other model here is as accurate with fewer MACs (M), fewer params (P) or a smaller file (F)",
     "netscore": "NetScore: arXiv:1806.05512, in decibels, with parameters in M and MACs in G",
     "macs": "MACs: multiply-accumulates of one image in convolutions, linear layers and matrix products",
+    "milliseconds": "ms an image: PyTorch as it is, one thread, one image a call, all models alternating (zoo latency)",
 }
 _EXACT = frozenset({"params", "macs", "flops", "activations", "bytes"}) | {n for n in _LOOKS if n.endswith("_bytes")}
 _TEXT_COLUMNS = {"name", "dataset", "image", "family", "role", "paper", "tag", "pareto"}
@@ -65,15 +68,16 @@ _TEXT_COLUMNS = {"name", "dataset", "image", "family", "role", "paper", "tag", "
 def ranking_table(rows: Sequence["Row"], columns: Sequence[str] | None = None, *, whole: bool = False) -> Table:
     """One row a model. columns: which and in what order; by default a choice for reading or, if `whole`, all there are.
 
-    "pareto" gathers the three marks in one. Raises UnknownNameError for any other name that is no column of a row.
+    "pareto" gathers the three marks in one; a choice for reading has latency only where something was timed.
+    Raises UnknownNameError for any other name that is no column of a row.
     """
-    names = columns or (tuple(name for name in _LOOKS if name != "pareto") if whole else _DEFAULT)
+    if columns is None and whole:
+        columns = [name for name in _LOOKS if name != "pareto"]
+    names = columns or [name for name in _DEFAULT if _shown(name, rows)]
     for name in names:
         if name not in _LOOKS:
             raise unknown("column", name, _LOOKS)
-    shown = tuple(
-        Column(n, _LOOKS[n][0], _LOOKS[n][2] if columns is None else 0, n not in _TEXT_COLUMNS) for n in names
-    )
+    shown = tuple(Column(n, _LOOKS[n][0], 0 if columns else _LOOKS[n][2], n not in _TEXT_COLUMNS) for n in names)
     return Table(
         shown,
         values=tuple(tuple(_value(row, name) for name in names) for row in rows),
@@ -88,7 +92,8 @@ def comparison_table(rows: Sequence["Row"]) -> Table:
     """The rows side by side, a column each, exact; in brackets the ratio to the first."""
     labels = [row.label for row in rows]
     titles = [label if labels.count(label) == 1 else f"{label} ({i})" for i, label in enumerate(labels, start=1)]
-    names = [name for name in _LOOKS if name not in ("name", "tag", "dataset", "pareto") and "_vs_" not in name]
+    left_out = ("name", "tag", "dataset", "pareto")
+    names = [name for name in _LOOKS if name not in left_out and "_vs_" not in name and _shown(name, rows)]
     return Table(
         (Column("measure", "measure", right=False), *(Column(title, title) for title in titles)),
         values=tuple((name, *(_value(row, name) for row in rows)) for name in names),
@@ -98,6 +103,11 @@ def comparison_table(rows: Sequence["Row"]) -> Table:
         reasons=tuple({t: row.missing.get(n, "") for t, row in zip(titles, rows, strict=True)} for n in names),
         keyed=True,
     )
+
+
+def _shown(name: str, rows: Sequence["Row"]) -> bool:
+    """Whether a column belongs into a table for reading that nobody chose the columns of."""
+    return not name.startswith("milliseconds") or any(row.milliseconds is not None for row in rows)
 
 
 def _value(row: "Row", name: str) -> Value:
