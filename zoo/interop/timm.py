@@ -1,6 +1,7 @@
 """timm: the names of its modules in ours, its models, and our models among its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
 
@@ -116,13 +117,15 @@ def register_with_timm() -> list[str]:
 
 def _entry(arch: Architecture) -> Callable[..., nn.Module]:
     """The function that timm calls; it takes what `timm.create_model` and timm's own trainer always pass."""
+    import timm
 
     def entry(
         pretrained: bool = False,
-        pretrained_cfg: object = None,
+        pretrained_cfg: Mapping[str, Any] | None = None,
         pretrained_cfg_overlay: object = None,
+        pretrained_model_args: object = None,
         cache_dir: object = None,
-        num_classes: int = arch.num_classes,
+        num_classes: int | None = None,
         in_chans: int = arch.image[0],
         img_size: int | tuple[int, int] = arch.image[1],
         drop_rate: float = 0.0,
@@ -130,7 +133,10 @@ def _entry(arch: Architecture) -> Callable[..., nn.Module]:
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         if height != width:
             raise ImageSizeError(f"img_size={img_size} was given for {PREFIX}{arch.name}; our networks take squares.")
-        if pretrained:
+        stored = dict(pretrained_cfg or {})  # of a folder or a hub's page, which zoo.interop.hf writes
+        if num_classes is None:
+            num_classes = int(stored.get("num_classes", arch.num_classes))
+        if pretrained and stored.get("source") not in ("local-dir", "hf-hub"):
             call = f"zoo.create_model({arch.name!r}, dataset='cifar10', pretrained=True)"
             raise WeightError(f"our weights belong to a data set, which timm cannot name; use {call}.")
         if drop_rate:
@@ -138,9 +144,11 @@ def _entry(arch: Architecture) -> Callable[..., nn.Module]:
                 f"drop_rate={drop_rate} was given for {PREFIX}{arch.name}; our networks bring their own: use 0."
             )
         model = registry.build(arch.name, num_classes=num_classes, in_chans=in_chans, image_size=height).train()
-        config = timm_entries.default_cfgs[PREFIX + arch.name] | {"input_size": (in_chans, height, width)}
+        config = timm_entries.default_cfgs[PREFIX + arch.name] | stored | {"input_size": (in_chans, height, width)}
         # timm's trainer reads these two from the model.
         vars(model).update(num_classes=num_classes, pretrained_cfg=config | {"num_classes": num_classes})
+        if pretrained:
+            timm.models.load_pretrained(model, stored, num_classes=num_classes, in_chans=in_chans)
         return model
 
     entry.__name__ = entry.__qualname__ = PREFIX + arch.name
