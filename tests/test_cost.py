@@ -139,10 +139,10 @@ def test_plain_chain_holds_input_and_output_only() -> None:
     assert (cost.peak_activation_bytes, cost.peak_layer) == (4 * (256 + 128), "0")
 
 
-def test_concatenation_holds_parts_and_whole() -> None:
+def test_concatenation_holds_parts_and_whole_or_when_deployed_the_whole() -> None:
     cost = measure(Concat(), (2, 8, 8))
     assert (cost.peak_activation_bytes, cost.peak_layer) == (4 * (256 + 384 + 640), "")
-    assert cost.peak_activation_bytes_int8 == 1280
+    assert cost.peak_activation_bytes_int8 == 128 + 640
 
 
 def test_deployed_form_folds_norm_and_activation() -> None:

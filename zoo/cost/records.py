@@ -70,7 +70,8 @@ class Cost:
         alone, integer tensors, outputs beyond an operator's first that nobody reads, and workspace do not count.
     peak_layer: qualified name of the module whose operator reaches that peak first ("" for the network itself).
     peak_activation_bytes_int8: the same at 1 byte an element, for the network as deployed: batch norm and
-        one-input activations work in place where nobody reads their input again.
+        one-input activations work in place where nobody reads their input again, and the parts of a concatenation are
+        made where the whole lies.
     weight_bytes: parameters and buffers that the forward pass reads; floating-point ones at 4 bytes an element.
     flash_bytes: the embedded convention: 1 byte a weight (two dimensions or more), 4 bytes a bias or other vector
         element. Batch norm that directly follows a convolution or linear layer is folded into it, which then has one

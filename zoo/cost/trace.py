@@ -175,7 +175,8 @@ def winograd_multiplications(operator: str, args: Any, shape: tuple[int, ...], m
 def peak_elements(trace: Trace, *, deployed: bool) -> tuple[int, str]:
     """Most elements of activations alive at one operator, and the module that calls it; definitions at `Cost`.
 
-    deployed: batch norm and one-input activations work in place where nobody reads their input again.
+    deployed: batch norm and one-input activations work in place where nobody reads their input again, and the parts of
+    a concatenation are made where the whole lies.
     """
     last = {trace.image: 0}
     for position, step in enumerate(trace.steps):
@@ -192,6 +193,8 @@ def peak_elements(trace: Trace, *, deployed: bool) -> tuple[int, str]:
                 same[result] = source
                 last[source] = last[result]
             born[result] = position
+            if deployed and step.operator == "cat":
+                _join(trace, step, same, born, last)
     change = [0] * (len(trace.steps) + 2)
     for result, position in born.items():
         if result not in same:
@@ -203,6 +206,18 @@ def peak_elements(trace: Trace, *, deployed: bool) -> tuple[int, str]:
         if alive > most:
             most, where = alive, step.layer
     return most, where
+
+
+def _join(trace: Trace, step: Step, same: dict[int, int], born: dict[int, int], last: dict[int, int]) -> None:
+    """Let the parts of a concatenation lie in the whole, which is alive from the first of them to the last reader."""
+    whole = step.writes[0]
+    parts = [same.get(part, part) for part in step.reads]
+    if sum(trace.elements.get(part, 0) for part in set(parts)) != trace.elements[whole]:
+        return
+    for part in parts:
+        if part in born:
+            born[whole] = min(born[whole], born.pop(part))
+            last[whole] = max(last[whole], last[part])
 
 
 def flash_bytes(trace: Trace) -> int:
