@@ -7,9 +7,14 @@ pages      tables of everything else: models, layers, weights, data, scores, che
 plots      training curves, confusion, the worst mistakes
 pareto     accuracy over a cost
 lines      measurements of an experiment
+predictions  what models make of images
+latency    what was timed side by side
 receipts   what compression did, stage by stage and tensor by tensor
+page       the whole zoo in one HTML file
 """
 
+from zoo.report.exports import export_table
+from zoo.report.latency import latency_table
 from zoo.report.lines import Line, Panel, Picture, lines_plot
 from zoo.report.numbers import count_text, exact_text, image_text, percent_text, ratio_text, score_text, size_text
 from zoo.report.pages import (
@@ -27,6 +32,7 @@ from zoo.report.pages import (
 )
 from zoo.report.pareto import Reference, pareto_plot, plot_digest
 from zoo.report.plots import confusion_plot, curves_plot, mistakes_sheet
+from zoo.report.predictions import predictions_table
 from zoo.report.ranking import comparison_table, ranking_table
 from zoo.report.receipts import layers_table, receipts_table
 from zoo.report.tables import (
@@ -61,9 +67,11 @@ __all__ = [
     "datasets_table",
     "evaluation_table",
     "exact_text",
+    "export_table",
     "facts_table",
     "footnotes",
     "image_text",
+    "latency_table",
     "layers_table",
     "lines_plot",
     "mistakes_sheet",
@@ -72,6 +80,7 @@ __all__ = [
     "pareto_plot",
     "percent_text",
     "plot_digest",
+    "predictions_table",
     "ranking_table",
     "ratio_text",
     "receipts_table",
