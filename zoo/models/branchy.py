@@ -80,35 +80,13 @@ class EarlyExits(nn.Module):
 
         Those that leave are computed no further, and the rest goes on as a smaller batch. For inference: no gradients.
         """
-        staying_N = torch.arange(len(images_NCHW), device=images_NCHW.device)
-        taken_N = torch.full_like(staying_N, len(self.exits))
-        logits_NK = images_NCHW.new_empty(0)
-
-        def part(index: int, features: Tensor) -> Tensor | None:
-            nonlocal staying_N, logits_NK
-            answers = self.exits[index](features)
-            if logits_NK.ndim == 1:
-                logits_NK = answers.new_empty(len(images_NCHW), answers.shape[1])
-            leave = leaves(index, answers)
-            if not leave.any():
-                return None
-            logits_NK[staying_N[leave]] = answers[leave]
-            taken_N[staying_N[leave]] = index
-            staying_N = staying_N[~leave]
-            if len(staying_N) == 0:
-                raise _NoneLeft
-            return features[~leave]
-
-        with torch.no_grad():
+        state = _Leaving(self.exits, leaves)
+        with torch.no_grad(), self._watched(state.part):
             try:
-                with self._watched(part):
-                    last = self.backbone(images_NCHW)
-                if len(staying_N) == len(images_NCHW):
-                    return last, taken_N
-                logits_NK[staying_N] = last
+                last = self.backbone(images_NCHW)
             except _NoneLeft:
-                pass
-        return logits_NK, taken_N
+                return state.finished()
+        return state.finished(last)
 
     @contextmanager
     def _watched(self, watcher: _Watcher) -> Iterator[None]:
@@ -123,6 +101,43 @@ class EarlyExits(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
+
+
+class _Leaving:
+    """Who has left so far, and with what. Nothing is made for images that all stay or all leave at once."""
+
+    def __init__(self, exits: nn.ModuleList, leaves: Leaves) -> None:
+        self.exits = exits
+        self.leaves = leaves
+        self.gone: list[tuple[int, Tensor, Tensor]] = []  # exit, rows, their logits
+        self.staying_N: Tensor | None = None  # rows; None for all
+
+    def part(self, index: int, features: Tensor) -> Tensor | None:
+        """Let some leave at an exit; the features of the others, or None where all stay."""
+        answers_NK = self.exits[index](features)
+        leave_N = self.leaves(index, answers_NK)
+        leaving = int(leave_N.count_nonzero())
+        if leaving == 0:
+            return None
+        rows_N = torch.arange(len(leave_N), device=leave_N.device) if self.staying_N is None else self.staying_N
+        if leaving == len(leave_N):
+            self.gone.append((index, rows_N, answers_NK))
+            raise _NoneLeft
+        self.gone.append((index, rows_N[leave_N], answers_NK[leave_N]))
+        self.staying_N = rows_N[~leave_N]
+        return features[~leave_N]
+
+    def finished(self, last_NK: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [N, K] of all in their order, and the exits taken, int64 [N]. last_NK: of those that never left."""
+        parts = list(self.gone)
+        if last_NK is not None:
+            rows_N = torch.arange(len(last_NK), device=last_NK.device) if self.staying_N is None else self.staying_N
+            parts.append((len(self.exits), rows_N, last_NK))
+        taken_N = torch.cat([torch.full_like(rows_N, index) for index, rows_N, _ in parts])
+        if len(parts) == 1:
+            return parts[0][2], taken_N
+        order_N = torch.cat([rows_N for _, rows_N, _ in parts]).argsort()
+        return torch.cat([logits_NK for _, _, logits_NK in parts])[order_N], taken_N[order_N]
 
 
 class _NoneLeft(Exception):  # noqa: N818  # no error: the network is left by way of it
