@@ -4,7 +4,7 @@ An experiment is a script that writes benchmarks/results/<name>.jsonl, one line 
 lines come to: tables, one sentence and a picture. `tables.py` puts these into the README.
 
 Chance and choice: every script holds 5,000 training images out, which the zoo's own MNIST weights have not seen either,
-and chooses on them alone. What it reports are all test images, scored by another process on the stored files.
+and chooses on them alone. What it reports are all test images, scored once; those of files by another process.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,10 +78,22 @@ class Bench:
         zoo.fit(model, self.train, None, recipe, seed=SEED, device="cpu").or_leave()
         return model
 
+    def first(self, images: int) -> "Bench":
+        """The same with no more than so many training images."""
+        return dataclasses.replace(self, train=self.train.subset(range(min(images, len(self.train)))))
+
     def treat(self, model: nn.Module, stages: Sequence[Stage], recipe: Recipe, seed: int = SEED) -> nn.Module:
         """What stages make of a model, for several plans to go on from."""
-        images = {"train": self.train, "valid": self.valid}
-        return compress(model, stages, dataset=self.dataset, **images, recipe=recipe, seed=seed, device="cpu").model
+        return compress(
+            model,
+            stages,
+            dataset=self.dataset,
+            train=self.train,
+            valid=self.valid,
+            recipe=recipe,
+            seed=seed,
+            device="cpu",
+        ).model
 
     def held_out_wrong(self, model: nn.Module) -> int:
         """Wrong answers among the images held out: what choices are made by."""
@@ -91,8 +103,16 @@ class Bench:
     def measure(self, model: nn.Module, plan: Plan, recipe: Recipe, seed: int = SEED) -> dict[str, Any]:
         """Compress and store: a line of results without its test score. `weights`: bytes of each in the file."""
         began = time.monotonic()
-        images = {"train": self.train, "valid": self.valid}
-        packed = compress(model, plan.stages, dataset=self.dataset, **images, recipe=recipe, seed=seed, device="cpu")
+        packed = compress(
+            model,
+            plan.stages,
+            dataset=self.dataset,
+            train=self.train,
+            valid=self.valid,
+            recipe=recipe,
+            seed=seed,
+            device="cpu",
+        )
         path = self.folder / f"{'-'.join(map(str, plan.fields.values()))}.zpk"
         path.parent.mkdir(parents=True, exist_ok=True)
         save_packed(path, packed)
@@ -122,13 +142,17 @@ class Bench:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a script makes of its lines of results. key: the fields that tell one line from another."""
+    """What a script makes of its lines of results.
+
+    key: the fields that tell one line from another. dataset: that of the results in the repository.
+    """
 
     name: str
     key: tuple[str, ...]
     tables: Callable[[Sequence[Result]], Sequence[Table]]
     finding: Callable[[Sequence[Result]], str]
     picture: Callable[[Sequence[Result]], Picture] | None = None
+    dataset: str = "mnist"
 
     @property
     def results(self) -> Path:
@@ -140,27 +164,61 @@ class Experiment:
         """The file of its picture."""
         return self.results.with_suffix(".svg")
 
-    def options(self, description: str | None) -> argparse.ArgumentParser:
-        """The options that every experiment has; a script adds its own."""
+    def options(self, description: str | None, *, resumable: bool = False) -> argparse.ArgumentParser:
+        """The options that every experiment has; a script adds its own. resumable: those of `run_each` too."""
         parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-        parser.add_argument("--dataset", default="mnist", help="mnist, or any other of images of 28 px (digits)")
-        parser.add_argument("--out", type=Path, help=f"{self.results} for mnist, else in --files")
+        others = "any other of images of 28 px (digits)" if self.dataset == "mnist" else "any other (digits)"
+        parser.add_argument("--dataset", default=self.dataset, help=f"{self.dataset}, or {others}")
+        parser.add_argument("--out", type=Path, help=f"{self.results} for {self.dataset}, else in --files")
         parser.add_argument("--files", type=Path, default=Path("runs") / self.name, help="folder of the packed files")
+        if resumable:
+            parser.add_argument("--resume", action="store_true", help="keep the lines there are, measure the others")
         return parser
 
-    def run(self, options: argparse.Namespace, measure: Callable[[], list[dict[str, Any]]]) -> int:
-        """Measure, keep the lines, say what they come to. Exit status: 0, or 2 for wrong use."""
+    def run(self, options: argparse.Namespace, measure: Callable[[], Iterable[Result]]) -> int:
+        """Measure, keep each line as it comes, say what they come to. Exit status: 0, or 2 for wrong use."""
+        lines = []
         try:
-            lines = measure()
+            for line in measure():
+                append(self._out(options), [line], self.key)
+                lines.append(line)
         except ZooError as error:
             print(f"{self.name}.py: error: {error}", file=sys.stderr)
             return 2
-        out = options.out
-        if out is None:
-            out = self.results if options.dataset == "mnist" else options.files / self.results.name
-        append(out, lines, self.key)
         print(self.finding(lines))
         return 0
+
+    def run_each(
+        self, options: argparse.Namespace, plans: Iterable[Result], measure: Callable[[Bench, Result], Result]
+    ) -> int:
+        """`run` with a line a plan, which is the fields of its key; `measure` finds the others.
+
+        With `options.resume` a plan that has a line already is passed over.
+        """
+
+        def lines() -> Iterator[Result]:
+            images = bench(options.dataset, options.files)
+            before = results_of(self._out(options)) if options.resume else []
+            known = {_key_of(line, self.key): line for line in before}
+            for plan in plans:
+                shown = ", ".join(f"{name} {value}" for name, value in plan.items())
+                if (found := known.get(_key_of(plan, self.key))) is not None:
+                    print(f"{shown}: measured before", file=sys.stderr)
+                    yield found
+                    continue
+                began = time.monotonic()
+                measured = measure(images, plan)
+                seconds = round(time.monotonic() - began, 1)
+                print(f"{shown}: {seconds} s", file=sys.stderr, flush=True)
+                yield {**plan, **measured, "seconds": seconds, **conditions()}
+
+        return self.run(options, lines)
+
+    def _out(self, options: argparse.Namespace) -> Path:
+        """The file to write: that of the repository only for the experiment's own data set."""
+        if options.out is not None:
+            return Path(options.out)
+        return self.results if options.dataset == self.dataset else Path(options.files) / self.results.name
 
 
 def run_named(

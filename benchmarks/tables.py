@@ -12,12 +12,22 @@ from pathlib import Path
 from cifar10_files import files_table
 from coding_bound import EXPERIMENT as CODING_BOUND
 from deep_compression import pipelines_table, weights_table
+from distillation import EXPERIMENT as DISTILLATION
+from early_exits import EXPERIMENT as EARLY_EXITS
 from experiments import Experiment, results_of
+from factorised import EXPERIMENT as FACTORISED
+from heads import EXPERIMENT as HEADS
+from initialisation import EXPERIMENT as INITIALISATION
+from int8 import EXPERIMENT as INT8
+from latency import EXPERIMENT as LATENCY
+from momentum import EXPERIMENT as MOMENTUM
 from omitted_digit import EXPERIMENT as OMITTED_DIGIT
+from plain_c import EXPERIMENT as PLAIN_C
 from pruning_schedules import EXPERIMENT as PRUNING_SCHEDULES
 from quantized_mlp import EXPERIMENT as QUANTIZED_MLP
 from references import NONE_YET, REFERENCES, leads, leads_table
 from sharing_curves import EXPERIMENT as SHARING_CURVES
+from slimmable import EXPERIMENT as SLIMMABLE
 from structured_vgg import structured_table
 from vector_quantization import EXPERIMENT as VECTOR_QUANTIZATION
 from winograd import winograd_table
@@ -58,6 +68,16 @@ EXPERIMENTS = (
     CODING_BOUND,
     XNOR_ACCURACY,
     OMITTED_DIGIT,
+    INITIALISATION,
+    MOMENTUM,
+    FACTORISED,
+    HEADS,
+    DISTILLATION,
+    EARLY_EXITS,
+    SLIMMABLE,
+    LATENCY,
+    INT8,
+    PLAIN_C,
 )
 NO_RESULTS = "No results yet."
 

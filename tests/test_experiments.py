@@ -17,6 +17,10 @@ NAMES = (
     "coding_bound",
     "xnor_accuracy",
     "omitted_digit",
+    "initialisation",
+    "momentum",
+    "factorised",
+    "heads",
 )
 SCORE = {"correct": 9900, "total": 10_000, "held_out_correct": 4950, "held_out": 5000, "file_bytes": 1000}
 

@@ -18,9 +18,20 @@ LAYERS = (
     ("evaluation", "training", "cost"),
     ("cards", "weights", "interop", "compression", "dynamic", "latency", "winograd"),
     ("create",),
-    ("teachers",),
-    ("ranking", "report"),
-    ("runs", "compress_runs", "train_cli", "cli", "train", "__main__", "__init__"),
+    ("trained", "teachers"),
+    ("ranking", "report", "prediction"),
+    (
+        "runs",
+        "compress_runs",
+        "export_runs",
+        "latency_runs",
+        "report_runs",
+        "train_cli",
+        "cli",
+        "train",
+        "__main__",
+        "__init__",
+    ),
 )
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from zoo.cli import app
@@ -51,6 +52,9 @@ def test_zoo_compress(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("line", [line for line in ZOO if line not in COMPRESSING])
 def test_zoo_commands(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.jpg", "photos/first.png", "digit.png"):
+        Image.new("RGB", (300, 200), "teal").save(name)
     result = CliRunner().invoke(app, shlex.split(line)[1:])
     assert result.exit_code == 0, result.output
     assert result.stdout.strip()

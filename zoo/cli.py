@@ -142,18 +142,56 @@ def rank(
     top: Annotated[int | None, typer.Option(help="only the first so many rows")] = None,
     columns: Annotated[str | None, typer.Option(callback=_known_columns, help="columns to show, comma between")] = None,
     plot: Annotated[Path | None, typer.Option(help="also draw accuracy over MACs, to an .svg or .png")] = None,
+    latency: Annotated[bool, typer.Option("--latency", help="time those with stored weights, half a minute")] = False,
     format: FormatOption = "text",
 ) -> None:
     """Rank models by cost and accuracy."""
+    from functools import partial
+
     from zoo.ranking import rank as ranked
     from zoo.report import pareto_plot, ranking_table
 
-    rows = ranked(_names(models), dataset=dataset, by=_split(by) or (), where=where, family=family, top=top)
+    timed = None
+    if latency:
+        from zoo.latency_runs import with_latency
+
+        timed = partial(with_latency, dataset=dataset, say=chat)
+    rows = ranked(
+        _names(models), dataset=dataset, by=_split(by) or (), where=where, family=family, top=top, timed=timed
+    )
     table = ranking_table(rows, _split(columns), whole=format in ("csv", "json"))
     if plot is not None:
         pareto_plot(rows, plot)
         chat(f"wrote {plot}")
     _print(table, format)
+
+
+@app.command()
+def latency(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="names, shell patterns, MODEL@TAG, .zpk files, run folders")
+    ],
+    dataset: DatasetOption = "cifar10",
+    batch: Annotated[int, typer.Option(min=1, help="images a call")] = 1,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    engine: Annotated[
+        str, typer.Option(help="eager, compiled, onnxruntime, onnxruntime-int8, comma between")
+    ] = "eager",
+    reference: Annotated[str | None, typer.Option(help="what all are compared with; by default the first")] = None,
+    rounds: Annotated[int, typer.Option(help="more make the intervals narrower")] = 30,
+    format: FormatOption = "text",
+) -> None:
+    """Time models side by side."""
+    from zoo.latency import Job
+    from zoo.latency_runs import run
+    from zoo.report import latency_table
+
+    engines = tuple(_split(engine) or ("eager",))
+    folder, result = run(Job(tuple(_names(models) or ()), dataset, batch, threads, engines, reference, rounds), chat)
+    _print(latency_table(result), format)
+    for doubt in result.doubts():
+        chat(doubt)
+    chat(f"run folder: {folder}")
 
 
 @app.command()
@@ -233,6 +271,40 @@ def eval_command(
     if confusion:
         tables.append(confusion_table(result.confusion, data.classes))
     _print(tables if confusion else tables[0], format)
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="MODEL or MODEL@TAG, a card, a .zpk file or a run folder")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="files, folders of them, or - for stdin")],
+    dataset: OptionalDataset = None,
+    compare: Annotated[str | None, typer.Option(help="more models beside it, comma between")] = None,
+    top: Annotated[int, typer.Option(min=1, help="classes a model names")] = 3,
+    invert: Annotated[bool, typer.Option("--invert", help="take negatives: dark strokes on light paper")] = False,
+    format: FormatOption = "text",
+) -> None:
+    """Say what images show."""
+    from zoo.prediction import BATCH, find_images
+    from zoo.prediction import predict as predicted
+    from zoo.report import predictions_table
+    from zoo.trained import load_trained
+
+    names = [model, *(_split(compare) or ())]
+    models = [load_trained(name, dataset) for name in names]
+    files = find_images(images)
+    found = []
+    for prediction in predicted(models, files, top=top, invert=invert):
+        found.append(prediction)
+        if prediction.fault is not None:
+            chat(prediction.fault)
+        if len(found) % BATCH == 0:
+            chat(f"{len(found):,} of {len(files):,} images")
+    if wrong := sum(prediction.upside_down for prediction in found):
+        what = "leave out --invert" if invert else "--invert turns them round"
+        chat(f"{wrong} of {len(found)} images are dark on light, and {models[0].dataset} is light on dark: {what}")
+    _print(predictions_table(found, names, whole=format in ("csv", "json")), format)
+    if any(prediction.fault is not None for prediction in found):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -334,6 +406,43 @@ def compress(
     for receipt in receipts:
         for name, reason in receipt.untreated.items():
             chat(f"{receipt.stage.partition('(')[0]} did not treat {name}: {reason}")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="MODEL or MODEL@TAG, a card, a .zpk file, a run folder, timm/NAME")],
+    out: Annotated[Path, typer.Option("--out", help="the file, or a folder to put it in")],
+    dataset: OptionalDataset = None,
+    to: Annotated[str, typer.Option("--format", help="onnx, int8, c, torch-export or hf")] = "onnx",
+    tag: Annotated[str | None, typer.Option(help="of the stored weights")] = None,
+    preprocessing: Annotated[bool, typer.Option("--preprocessing", help="put the normalisation inside")] = False,
+    images: Annotated[str, typer.Option(help="test images to compare on, or all")] = "1000",
+    report: Annotated[str, typer.Option(callback=_known_format, help="form of what is printed")] = "text",
+) -> None:
+    """Write a model for other tools, and run it."""
+    from zoo.export_runs import Job, run
+    from zoo.report import export_table
+
+    if images != "all" and not images.isdecimal():
+        raise ZooError(f"--images {images!r} was given; give a number, or all.")
+    source = f"{model}@{tag}" if tag else model
+    job = Job(source, to, out, dataset, preprocessing, None if images == "all" else int(images))
+    _print(export_table(run(job, chat)), report)
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Option("--out", help="the folder that index.html goes into")],
+    models: Annotated[list[str] | None, typer.Argument(help="names or shell patterns; by default all models")] = None,
+    dataset: Annotated[str, typer.Option(help="data sets, comma between")] = "mnist,cifar10",
+) -> None:
+    """Write one page that shows all models."""
+    from zoo.report_runs import Job, checkout, run
+
+    names = _names(models)
+    job = Job(out, tuple(_split(dataset) or ()), None if names is None else tuple(names), checkout())
+    path = run(job, chat)
+    chat(f"wrote {path} ({path.stat().st_size:,} bytes)")
 
 
 def _names(models: "Sequence[str] | None") -> list[str] | None:

@@ -1,7 +1,8 @@
-"""The picture of an experiment: measurements as lines or marks, in panels side by side that share the upright axis."""
+"""The picture of an experiment: measurements as lines or marks, in panels that share the upright axis."""
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _LOOK = 1  # raised when the same points are drawn otherwise, so that older plots count as stale
 _WIDTH, _HEIGHT = 4.6, 3.8  # inches a panel
+_IN_A_ROW = 3  # panels, at most
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """Panels, and what goes up: `y` is the title of that axis."""
+    """Panels, three in a row, and what goes up: `y` is the title of that axis."""
 
     panels: tuple[Panel, ...]
     y: str
@@ -52,11 +54,14 @@ class Picture:
 def lines_plot(picture: Picture, path: str | Path) -> None:
     """Draw a picture. The file carries its digest, so that a stale plot is told without comparing pixels."""
     labels = list(dict.fromkeys(line.label for panel in picture.panels for line in panel.lines))
-    with new_figure(path, _WIDTH * len(picture.panels) + 0.4, _HEIGHT, f"zoo:{picture.digest}") as figure:
+    columns, rows = min(len(picture.panels), _IN_A_ROW), math.ceil(len(picture.panels) / _IN_A_ROW)
+    with new_figure(path, _WIDTH * columns + 0.4, _HEIGHT * rows, f"zoo:{picture.digest}") as figure:
         first = None
         for place, panel in enumerate(picture.panels, start=1):
-            axes = figure.add_subplot(1, len(picture.panels), place, sharey=first)
+            axes = figure.add_subplot(rows, columns, place, sharey=first)
             first = first or axes
+            if place % columns == 1 % columns:
+                axes.set_ylabel(picture.y)
             axes.set_title(panel.title, fontsize=9)
             axes.set_xlabel(panel.x)
             for line in panel.lines:
@@ -72,16 +77,16 @@ def lines_plot(picture: Picture, path: str | Path) -> None:
                 axes.set_xscale("log")
                 _plain_ticks(axes.xaxis, [x for line in panel.lines for x, _ in line.points])
             axes.legend(fontsize=8)
-        if first is not None:
-            first.set_ylabel(picture.y)
-            if picture.log_y:
-                first.set_yscale("log")
-                heights = [y for panel in picture.panels for line in panel.lines for _, y in line.points]
-                _plain_ticks(first.yaxis, heights)
+        if first is not None and picture.log_y:
+            first.set_yscale("log")
+            heights = [y for panel in picture.panels for line in panel.lines for _, y in line.points]
+            _plain_ticks(first.yaxis, heights)
 
 
 def _plain_ticks(axis: "Axis", values: Sequence[float]) -> None:
-    """Numbers without exponents, enough of them where the values lie close together."""
+    """Numbers without exponents, enough of them where the values lie close together; far apart, powers of ten."""
+    if max(values) > 1e6 * min(values):
+        return
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     narrow = max(values) < 30 * min(values)
