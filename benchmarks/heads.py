@@ -153,10 +153,10 @@ def finding(results: Sequence[Result]) -> str:
     return (
         f"The best averaged head ({averaged['head']}) has {spread_text(errors_of(averaged))} test error and the best "
         f"fully connected one ({joined['head']}, {joined['params'] / averaged['params']:.1f} times the network's "
-        f"parameters) {spread_text(errors_of(joined))}: {lost:+.2f} points, {verdict}; after {averaged['epochs']} epochs"
-        f"{edge}, they have {percent_text(train_error(averaged))} and {percent_text(train_error(joined))} of the images "
-        f"learnt from wrong, {gap(averaged):.1f} and {gap(joined):.1f} points less than of the test images, and dropout "
-        f"narrows that by {dropped[0]:.1f} points with one layer and {dropped[1]:.1f} with two."
+        f"parameters) {spread_text(errors_of(joined))}: {lost:+.2f} points, {verdict}; after {averaged['epochs']} "
+        f"epochs{edge}, they have {percent_text(train_error(averaged))} and {percent_text(train_error(joined))} of the "
+        f"images learnt from wrong, {gap(averaged):.1f} and {gap(joined):.1f} points less than of the test images, and "
+        f"dropout narrows that by {dropped[0]:.1f} points with one layer and {dropped[1]:.1f} with two."
     )
 
 

@@ -196,7 +196,7 @@ function averagePool(node, inputs, output, shape) {
     for (let y = top; y < bottom; y++) {
       for (let x = left; x < right; x++) sum += data[start + y * width + x];
     }
-    output[place] = sum / (node.count_padding ? padded : padded);
+    output[place] = sum / (node.count_padding ? padded : (bottom - top) * (right - left));
   });
 }
 
