@@ -27,7 +27,7 @@ export function sortRows(rows, column, descending) {
   const value = (row) => row.values[column];
   const missing = (row) => value(row) === null || value(row) === undefined || value(row) === "";
   const compare = (a, b) => {
-    if (missing(a) || missing(b)) return missing(b) - missing(a);
+    if (missing(a) || missing(b)) return missing(a) - missing(b);
     const [x, y] = descending ? [value(b), value(a)] : [value(a), value(b)];
     return typeof x === "string" ? x.localeCompare(y) : x - y;
   };
