@@ -24,9 +24,10 @@ from zoo.data import DATASETS, Dataset, Preprocess, load_dataset
 from zoo.data.cache import data_folder
 from zoo.errors import ExportError, unknown
 from zoo.files import sha256_file, write_atomically
-from zoo.interop.agreement import Agreement, compare
+from zoo.interop.agreement import compare
 from zoo.interop.archive import export_archive
 from zoo.interop.calibration import Choice, quantize
+from zoo.interop.exported import Exported
 from zoo.interop.hf import WEIGHTS, ModelCard, export_hf, load_hf
 from zoo.interop.onnx import export_onnx, load_onnx, need_onnx
 from zoo.interop.plain_c import compiled, compiler, export_c
@@ -60,17 +61,6 @@ class Job:
     dataset: str | None = None
     pixels: bool = False
     images: int | None = IMAGES
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What came of it. agreement: None where no images were at hand. choice: how int8 was calibrated."""
-
-    path: Path
-    format: str
-    file_bytes: int
-    agreement: Agreement | None
-    choice: Choice | None = None
 
 
 def run(job: Job, say: Callable[[str], None]) -> Exported:

@@ -1,16 +1,12 @@
 """The table of one exported file."""
 
-from typing import TYPE_CHECKING
-
+from zoo.interop.exported import Exported
 from zoo.report.numbers import exact_text, percent_text
 from zoo.report.pages import facts_table
 from zoo.report.tables import Table, Value
 
-if TYPE_CHECKING:
-    from zoo.export_runs import Exported
 
-
-def export_table(exported: "Exported") -> Table:
+def export_table(exported: Exported) -> Table:
     """What was written, and what it made of real images beside the network that it came from."""
     facts: dict[str, tuple[Value, str]] = {
         "file": (str(exported.path), str(exported.path)),

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo import __version__
 from zoo.errors import ExportError
 from zoo.files import write_atomically
 from zoo.interop.plain_c.source import source_text
@@ -83,7 +82,6 @@ def export_c(
         "NAME": name.upper(),
         "title": comment(title),
         "normalisation": f"(pixel / 255 - mean) / std with the means {listed(mean)} and the deviations {listed(std)}",
-        "version": __version__,
         "channels": channels,
         "height": height,
         "width": width,

@@ -9,7 +9,7 @@
  * Nothing is allocated. Memory: the arena, static, and less than 2 KB of stack. There is one arena, so only one
  * call may run at a time.
  *
- * Written by zoo $version. Do not edit.
+ * Written by zoo. Do not edit.
  */
 #ifndef ${NAME}_H
 #define ${NAME}_H
