@@ -442,7 +442,7 @@ def report(
     names = _names(models)
     job = Job(out, tuple(_split(dataset) or ()), None if names is None else tuple(names), checkout())
     path = run(job, chat)
-    chat(f"wrote {path} ({path.stat().st_size:,} bytes)")
+    write(f"{path} ({path.stat().st_size:,} bytes)\n")
 
 
 def _names(models: "Sequence[str] | None") -> list[str] | None:
