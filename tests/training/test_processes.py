@@ -90,7 +90,7 @@ def test_nothing_hangs_when_one_dies(nursery: Any, tmp_path: Path, rank: int, wh
 def test_torchrun_names_the_one_that_died(tmp_path: Path, how: str) -> None:
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-        *("--master-port", "0", "--rdzv-backend", "c10d", str(HERE / "torchrun_driver.py"), str(tmp_path / "run"), how),
+        *("--standalone", str(HERE / "torchrun_driver.py"), str(tmp_path / "run"), how),
     ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90)

@@ -166,7 +166,7 @@ def wait_for_log(folder: Path, run: str, process: "subprocess.Popen[str]") -> No
 
 LENET = ["lenet5", "--dataset", "digits", "--recipe", "mnist", "--set", "precision=fp32", "--threads", "1"]
 RUN = "runs/train/1-lenet5-digits"
-TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--rdzv-backend", "c10d"]
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 
 
 @pytest.mark.slow
