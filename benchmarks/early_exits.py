@@ -230,27 +230,23 @@ def _finding(line: Result) -> str:
 
 
 def picture(results: Sequence[Result]) -> Picture:
-    """Error over mean MACs, and over measured time, both as shares of the plain network's; a pair of panels each."""
-    panels = []
+    """Error over mean MACs, and over measured time at each batch, all as shares of the plain network's."""
+    by_macs: list[Line] = []
+    by_time: dict[int, list[Line]] = {batch: [] for batch in BATCHES}
     for line in results:
         plain = line["plain"]
-        level = ("plain network", ((1.0, 100 * (1 - plain["correct"] / plain["total"])),))
-        errors = {tuple(p["thresholds"]): 100 * (1 - p["correct"] / p["total"]) for p in [*line["curve"], line]}
-        by_macs = tuple((p["mean_macs"] / plain["macs"], errors[tuple(p["thresholds"])]) for p in line["curve"])
-        chosen = ("rule chosen", ((line["mean_macs"] / plain["macs"], errors[tuple(line["thresholds"])]),))
-        panels.append(Panel((Line("rules", by_macs), Line(*chosen, joined=False), Line(*level, joined=False)),
-                            "mean MACs / those of the plain network", line["model"]))  # fmt: skip
-        by_time = [
-            Line(
-                f"batch {batch}",
-                tuple(
-                    sorted((1 / r["median"], errors[tuple(r["thresholds"])]) for r in line["time"][str(batch)]["rules"])
-                ),
-            )
-            for batch in BATCHES
-        ]
-        panels.append(Panel((*by_time, Line(*level, joined=False)), "time / that of the plain network", line["model"]))
-    return Picture(tuple(panels), "test error (%)", log_y=True)
+        level = 1 - plain["correct"] / plain["total"]
+        errors = {tuple(p["thresholds"]): (1 - p["correct"] / p["total"]) / level for p in [*line["curve"], line]}
+        costs = [(p["mean_macs"] / plain["macs"], errors[tuple(p["thresholds"])]) for p in line["curve"]]
+        chosen = line["mean_macs"] / plain["macs"], errors[tuple(line["thresholds"])]
+        by_macs += [Line(line["model"], tuple(costs)), Line(f"{line['model']}, chosen", (chosen,), joined=False)]
+        for batch in BATCHES:
+            rules = line["time"][str(batch)]["rules"]
+            timed = sorted((1 / rule["median"], errors[tuple(rule["thresholds"])]) for rule in rules)
+            by_time[batch].append(Line(line["model"], tuple(timed)))
+    panels = [Panel(tuple(by_macs), "mean MACs / the plain network's")]
+    panels += [Panel(tuple(by_time[batch]), f"time / the plain network's, batch {batch}") for batch in BATCHES]
+    return Picture(tuple(panels), "test error / the plain network's")
 
 
 EXPERIMENT = Experiment("early_exits", ("model",), tables, finding, picture)

@@ -128,7 +128,7 @@ class TestEarlyExits:
         ]
         assert table.texts[2][5:8] == ("4.00x", "2.50 (2.00 to 3.00)", "2.50 (2.00 to 3.00)")
         assert "94.3 %" in table.texts[2][8]
-        assert len(script.picture([self.line()]).panels) == 2
+        assert [len(panel.lines) for panel in script.picture([self.line()]).panels] == [2, 1, 1]
 
     def test_points_of_a_curve_are_spread_over_its_cost(self, script: ModuleType) -> None:
         points = [Outcome(ExitRule((n / 100,)), 1, 2, (1, 1), float(1000 - n)) for n in range(100)]
