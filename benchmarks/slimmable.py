@@ -164,12 +164,12 @@ def finding(results: Sequence[Result]) -> str:
     worst = min(differences, key=differences.__getitem__)
     within = sum(difference >= -1 for difference in differences.values())
     same = all(slim["identical"] and slim["macs"] == slim["plain_macs"] for slim, _ in compared.values())
-    apart = sum(alone["file_bytes"] for _, alone in compared.values())
+    apart = sum(slim["plain_bytes"] for slim, _ in pairs(results).values())
     return (
         f"After {one['epochs']} epochs {within} of {len(compared)} widths of one network are within a point of the "
         f"network trained alone, or better (the worst, {worst}, by {differences[worst]:+.2f}); one file of "
-        f"{size_text(one['file_bytes'])} stands for {size_text(apart)}, and the networks cut out of it "
-        f"{'have the same outputs and costs' if same else 'differ from it'}."
+        f"{size_text(one['file_bytes'])} stands for {size_text(apart)} in half precision, and what is cut out of it "
+        f"{'has the same outputs and costs' if same else 'differs from it'}."
     )
 
 

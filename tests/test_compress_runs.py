@@ -1,19 +1,15 @@
 """`zoo compress`: from stored weights to a packed file with a card, in a numbered folder."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from weight_files import card_of
+from weight_files import write_untrained
 
-from zoo import cli, registry
-from zoo.cost import count_macs
+from zoo import cli
 from zoo.data import Dataset
-from zoo.evaluation import evaluate
 from zoo.ranking import rank
-from zoo.weights import SeedResult, list_cards, save_weights, verify_card, write_card
+from zoo.weights import list_cards, verify_card
 
 Captured = pytest.CaptureFixture[str]
 
@@ -23,24 +19,7 @@ def begun(digits: tuple[Dataset, Dataset], digits_root: Path, tmp_path: Path, mo
     """An empty folder to work in, with honest weights of an untrained resnet20 for the digits beside it."""
     folder = tmp_path / "weights"
     folder.mkdir()
-    torch.manual_seed(0)
-    train, test = digits
-    model = registry.build("resnet20", num_classes=10, in_chans=1, image_size=28)
-    path = folder / "resnet20.digits.safetensors"
-    save_weights(path, model)
-    scored = evaluate(model, test)
-    card = replace(
-        card_of("resnet20", "digits", path),
-        params=sum(p.numel() for p in model.parameters()),
-        macs=count_macs(model, test.image),
-        correct=scored.correct,
-        total=scored.total,
-        seed=0,
-        loss=scored.loss,
-        seeds=(SeedResult(0, scored.correct, scored.total),),
-        data_digest={"train": train.digest, "test": test.digest},
-    )
-    write_card(folder / "resnet20.digits.json", card)
+    write_untrained("resnet20", digits, folder)
     monkeypatch.setenv("ZOO_WEIGHTS", str(folder))
     monkeypatch.setenv("ZOO_DATA", str(digits_root))
     (tmp_path / "here").mkdir()

@@ -1,22 +1,18 @@
 """`zoo export`: a stored network into every format, compared on real images; one sentence for what is wrong."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from weight_files import card_of
+from weight_files import write_untrained
 
 from zoo import cli, export_runs, registry
 from zoo.compression import Quantize, compress, save_packed
-from zoo.cost import count_macs
 from zoo.data import Dataset
-from zoo.evaluation import evaluate
 from zoo.interop.onnx import load_onnx
 from zoo.interop.plain_c import compiler
-from zoo.weights import SeedResult, save_weights, write_card
 
 Captured = pytest.CaptureFixture[str]
 
@@ -26,24 +22,7 @@ def begun(digits: tuple[Dataset, Dataset], digits_root: Path, tmp_path: Path, mo
     """An empty folder to work in, with honest weights of an untrained lenet5 for the digits elsewhere."""
     folder = tmp_path / "weights"
     folder.mkdir()
-    torch.manual_seed(0)
-    train, test = digits
-    model = registry.build("lenet5", num_classes=10, in_chans=1, image_size=28)
-    path = folder / "lenet5.digits.safetensors"
-    save_weights(path, model)
-    scored = evaluate(model, test)
-    card = replace(
-        card_of("lenet5", "digits", path),
-        params=sum(p.numel() for p in model.parameters()),
-        macs=count_macs(model, test.image),
-        correct=scored.correct,
-        total=scored.total,
-        seed=0,
-        loss=scored.loss,
-        seeds=(SeedResult(0, scored.correct, scored.total),),
-        data_digest={"train": train.digest, "test": test.digest},
-    )
-    write_card(folder / "lenet5.digits.json", card)
+    write_untrained("lenet5", digits, folder)
     monkeypatch.setenv("ZOO_WEIGHTS", str(folder))
     monkeypatch.setenv("ZOO_DATA", str(digits_root))
     (tmp_path / "here").mkdir()

@@ -51,9 +51,9 @@ def test_the_finding_follows_the_numbers(script: ModuleType) -> None:
     text = script.finding(results(910, 920, 890, 911))
     assert "After 8 epochs 2 of 4 widths" in text
     assert "(the worst, 0.5, by -2.00)" in text
-    assert "one file of 600 B stands for 800 B" in text
-    assert text.endswith("have the same outputs and costs.")
-    assert script.finding(results(900, plain_macs=13)).endswith("differ from it.")
+    assert "one file of 600 B stands for 28 B" in text
+    assert text.endswith("has the same outputs and costs.")
+    assert script.finding(results(900, plain_macs=13)).endswith("differs from it.")
     assert text.count(". ") == 0
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.data import DATASETS
+from zoo.cost import count_macs
+from zoo.data import DATASETS, Dataset
+from zoo.evaluation import evaluate
 from zoo.files import sha256_file, write_atomically
 from zoo.registry import build
 from zoo.weights import FORMAT, Card, SeedResult, card_stem, save_weights, write_card
@@ -34,6 +36,28 @@ def shuffled(model: nn.Module, seed: int) -> nn.Module:
         if tensor.is_floating_point():
             tensor.copy_(torch.rand(tensor.shape, generator=generator) * 0.2 + 0.01)
     return model
+
+
+def write_untrained(name: str, digits: tuple[Dataset, Dataset], folder: Path) -> None:
+    """Store an untrained network for the digits, (train, test), with a card that is right in every figure."""
+    torch.manual_seed(0)
+    train, test = digits
+    model = build(name, num_classes=10, in_chans=1, image_size=28)
+    path = folder / f"{name}.digits.safetensors"
+    save_weights(path, model)
+    scored = evaluate(model, test)
+    card = replace(
+        card_of(name, "digits", path),
+        params=sum(p.numel() for p in model.parameters()),
+        macs=count_macs(model, test.image),
+        correct=scored.correct,
+        total=scored.total,
+        seed=0,
+        loss=scored.loss,
+        seeds=(SeedResult(0, scored.correct, scored.total),),
+        data_digest={"train": train.digest, "test": test.digest},
+    )
+    write_card(path.with_suffix(".json"), card)
 
 
 def card_of(model_name: str, dataset: str, weights: Path, **changes: Any) -> Card:

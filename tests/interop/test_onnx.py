@@ -21,21 +21,20 @@ QUICK = {"lenet_300_100", "lenet5", "lenet5_caffe", "alexnet", "vgg11", "vgg11_b
 NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in architectures()]
 
 
-def agree(model: nn.Module, path: Path, image: tuple[int, int, int]) -> None:
-    """The file gives what the network gives, whatever the batch."""
+def error(model: nn.Module, path: Path, image: tuple[int, int, int]) -> float:
+    """The larger error, at batches of 1 and 7, of what a file gives beside what its network gives."""
     exported, seven = load_onnx(path), images(7, image)
     with torch.no_grad():
         wanted = model(seven)
     assert wanted.abs().max() > 0
-    assert relative_error(exported(seven), wanted) < LARGEST_ERROR
-    assert relative_error(exported(seven[:1]), wanted[:1]) < LARGEST_ERROR
+    return max(relative_error(exported(seven), wanted), relative_error(exported(seven[:1]), wanted[:1]))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_form_computes_the_same(name: str, tmp_path: Path) -> None:
     model = network_of(name)
     export_onnx(model, tmp_path / "x.onnx", image=SMALL)
-    agree(model, tmp_path / "x.onnx", SMALL)
+    assert error(model, tmp_path / "x.onnx", SMALL) < LARGEST_ERROR
 
 
 @pytest.mark.slow
@@ -45,7 +44,7 @@ def test_a_native_form_computes_the_same(name: str, tmp_path: Path) -> None:
     channels, size, _ = arch.image
     model = network_of(name, size, in_chans=channels, num_classes=arch.num_classes)
     export_onnx(model, tmp_path / "x.onnx", image=arch.image)
-    agree(model, tmp_path / "x.onnx", arch.image)
+    assert error(model, tmp_path / "x.onnx", arch.image) < LARGEST_ERROR
 
 
 @pytest.mark.slow
@@ -53,7 +52,7 @@ def test_a_native_form_computes_the_same(name: str, tmp_path: Path) -> None:
 def test_weights_of_compressed_form_are_written_as_what_they_stand_for(stage: object, tmp_path: Path) -> None:
     packed = compress(network_of("squeezenet1_1"), [stage])
     export_onnx(packed.model, tmp_path / "x.onnx", image=SMALL)
-    agree(packed.model, tmp_path / "x.onnx", SMALL)
+    assert error(packed.model, tmp_path / "x.onnx", SMALL) < LARGEST_ERROR
 
 
 @pytest.mark.slow
@@ -62,7 +61,7 @@ def test_a_network_with_fewer_channels_computes_the_same(name: str, tmp_path: Pa
     whole = network_of(name)
     small = compress(whole, [PruneChannels(ratio=0.5)]).model
     export_onnx(small, tmp_path / "small.onnx", image=SMALL)
-    agree(small, tmp_path / "small.onnx", SMALL)
+    assert error(small, tmp_path / "small.onnx", SMALL) < LARGEST_ERROR
     export_onnx(whole, tmp_path / "whole.onnx", image=SMALL)
     assert (tmp_path / "small.onnx").stat().st_size < 0.7 * (tmp_path / "whole.onnx").stat().st_size
 
