@@ -391,6 +391,19 @@ def test_best_is_the_smallest() -> None:
     assert coding.best(symbols, 16, ("huffman",))[0] == "huffman"
 
 
+@constriction_only
+@pytest.mark.parametrize(("spread", "worth"), [(0.4, False), (0.9, True)])
+def test_context_has_to_save_a_fiftieth(spread: float, worth: bool) -> None:
+    rng = np.random.default_rng(0)
+    shares = 0.5 + spread * (rng.random((60, 1)) - 0.5)  # of ones in each row
+    symbols = (rng.random((60, 400)) < shares) * rng.integers(1, 8, (60, 400))
+    sizes = {name: len(coding.encode(symbols, 8, name)) for name in coding.CODERS}
+    assert min(sizes, key=sizes.__getitem__) == "context"
+    coder, data = coding.best(symbols, 8)
+    assert coder == ("context" if worth else "range")
+    assert len(data) == sizes[coder]
+
+
 def test_wrong_use_is_told() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'huffman'"):
         coding.encode(np.array([1]), 2, "hufman")

@@ -141,7 +141,7 @@ def values(form: Form) -> Tensor:
     if isinstance(form, Plain):
         return form.tensor
     if isinstance(form, Shared):
-        return form.codebook[form.codes]
+        return form.codebook.take(form.codes)
     if isinstance(form, Signs):
         scale = form.scale.reshape(-1, *[1] * (form.codes.ndim - 1))
         return torch.where(form.codes == 1, scale, -scale)

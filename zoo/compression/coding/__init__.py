@@ -27,6 +27,7 @@ __all__ = ["CODERS", "CONTEXT_LIMIT", "best", "code_lengths", "decode", "encode"
 
 CODERS = ("fixed", "huffman", "relative", "range", "context")
 CONTEXT_LIMIT = 1 << 20  # symbols: `best` leaves larger arrays to faster coders; this many take about a second to read
+CONTEXT_SHARE = 0.98  # of the next smallest payload: above it "context" does not earn the time of reading it
 _NEED_CONSTRICTION = ("range", "context")
 
 
@@ -90,8 +91,9 @@ def decode(data: bytes, shape: tuple[int, ...], alphabet: int, coder: str) -> np
 def best(symbols: np.ndarray, alphabet: int, coders: tuple[str, ...] = CODERS) -> tuple[str, bytes]:
     """The coder, of `coders`, with the smallest payload, and the payload; the earlier one where two are equal.
 
-    Left out are coders that cannot take the alphabet, those whose package is not installed, and "context" for rows
-    and for more than CONTEXT_LIMIT symbols. Raises CompressionError where none is left, and as `encode`.
+    Left out are coders that cannot take the alphabet, those whose package is not installed, and "context" for rows,
+    for more than CONTEXT_LIMIT symbols, and where it saves next to nothing (CONTEXT_SHARE). Raises CompressionError
+    where none is left, and as `encode`.
     """
     for coder in coders:
         _check_coder(coder)
@@ -105,8 +107,11 @@ def best(symbols: np.ndarray, alphabet: int, coders: tuple[str, ...] = CODERS) -
             f"none of {', '.join(coders) or 'no coders'} takes {alphabet} different symbols in shape {symbols.shape}."
         )
     payloads = {coder: encode(symbols, alphabet, coder) for coder in fit}
-    smallest = min(payloads, key=lambda coder: len(payloads[coder]))
-    return smallest, payloads[smallest]
+    by_size = sorted(payloads, key=lambda coder: len(payloads[coder]))
+    if by_size[0] == "context" and len(by_size) > 1:
+        slow, next_best = (len(payloads[coder]) for coder in by_size[:2])
+        by_size = by_size[slow > CONTEXT_SHARE * next_best :]
+    return by_size[0], payloads[by_size[0]]
 
 
 def _limit(coder: str) -> int:

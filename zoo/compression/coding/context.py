@@ -12,6 +12,7 @@ lag is how many columns back a second neighbour is looked for: the width of an i
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator
 
 import numpy as np
@@ -31,8 +32,13 @@ _WEIGHT = 1 << 16  # a weight of 1 in the mixture
 _RATE = 10  # the inverse of the rate at which weights are learnt
 _SQUASH = np.array([round(_ONE / (1 + math.exp(-x / _UNIT))) for x in range(-_FAR, _FAR + 1)])
 _STRETCH = np.array([round(_UNIT * math.log((p + 0.5) / (4095.5 - p))) for p in range(4096)])
-_SHARES = np.array([3 * _ONE >> shift for shift in range(11, 3, -1)])  # bounds of the classes of density
-_CLASSES = len(_SHARES) + 1
+_BOUNDS = [3 * _ONE >> shift for shift in range(11, 3, -1)]  # of the classes of density
+_SHARES = np.array(_BOUNDS)
+_CLASSES = len(_BOUNDS) + 1
+_NEAR = _CLASSES * np.array([1, 2, 4, 8, 16])  # what each of five neighbours counts
+_SIZES = (_CLASSES**2, 32 * _CLASSES, _CLASSES**2, _CLASSES**3, 32 * _CLASSES)  # how many contexts there are of a kind
+_OFFSETS = [sum(_SIZES[:kind]) for kind in range(len(_SIZES))]
+_CONTEXTS = sum(_SIZES)
 
 
 def encode(matrix: np.ndarray, alphabet: int) -> bytes:
@@ -118,65 +124,66 @@ class _Walk:
 
 
 class _Mixture:
-    """Foretells the bits of a walk of `steps` columns of `rows` bits, and learns from them."""
+    """Foretells the bits of a walk of `steps` columns of `rows` bits, and learns from them.
+
+    A network takes thousands of steps on small vectors: what counts is how many calls of numpy a step makes.
+    """
 
     def __init__(self, rows: int, steps: int, lag: int) -> None:
         self.lag = lag
-        self.past = np.zeros((lag + 1 + steps, rows), np.uint8)  # the bits, after columns of zeros before the first
-        self.shares = np.zeros(lag + 1 + steps, np.int64)  # of ones in each column
+        self.past = np.zeros((lag + 1 + steps, rows), np.int64)  # the bits, after columns of zeros before the first
+        self.shares = [0] * (lag + 1 + steps)  # of ones in each column
         self.row_ones = np.zeros(rows, np.int64)
-        self.coded = self.ones = 0
-        sizes = np.array([_CLASSES**2, 32 * _CLASSES, _CLASSES**2, _CLASSES**3, 32 * _CLASSES])
-        self.offsets = (np.cumsum(sizes) - sizes)[:, None]
-        self.context_seen, self.context_ones = np.zeros((2, int(sizes.sum())), np.int64)
-        self.weights = np.full(1 + len(sizes), _WEIGHT * 2 // (1 + len(sizes)))
+        self.coded = self.ones = self.column_ones = 0
+        self.context_seen, self.context_ones = np.zeros((2, _CONTEXTS), np.int64)
+        self.weights = np.full(1 + len(_OFFSETS), _WEIGHT * 2 // (1 + len(_OFFSETS)))
+        self.contexts = np.zeros((0, 0), np.int64)
 
     def foretell(self, step: int, start: int, stop: int) -> np.ndarray:
         """The probabilities of ones in rows start..stop of column `step`, in 2^-16ths, int64 [rows]."""
         self.step, self.start, self.stop = step + self.lag + 1, start, stop
         before = (4 * self.ones + 1) * _ONE // (4 * self.coded + 16)
-        self.contexts = self._contexts(before) + self.offsets
-        of_row = (_ONE * self.row_ones[start:stop] + 2 * before) // (step + 2)
-        of_context = (_ONE * self.context_ones[self.contexts] + 2 * before) // (self.context_seen[self.contexts] + 2)
-        self.stretched = _STRETCH[np.minimum(np.vstack([of_row, of_context]) >> 4, 4095)]
-        mixed = self.weights @ self.stretched // _WEIGHT
-        foretold: np.ndarray = _SQUASH[np.clip(mixed, -_FAR, _FAR) + _FAR]
-        self.foretold = foretold
-        return foretold
+        contexts = self._contexts(before)
+        chances = np.empty((1 + len(contexts), stop - start), np.int64)
+        np.floor_divide(_ONE * self.row_ones[start:stop] + 2 * before, step + 2, out=chances[0])
+        ones = _ONE * self.context_ones.take(contexts) + 2 * before
+        np.floor_divide(ones, self.context_seen.take(contexts) + 2, out=chances[1:])
+        self.stretched = _STRETCH.take(chances >> 4)
+        mixed = self.weights.dot(self.stretched) // _WEIGHT
+        self.foretold = _SQUASH.take(mixed + _FAR, mode="clip")
+        return self.foretold
 
     def learn(self, bits: np.ndarray) -> None:
         """Take in the bits that were foretold last."""
         wrong = bits * _ONE - self.foretold
-        self.weights += self.stretched @ wrong // (_RATE * _UNIT * len(bits))
-        size = len(self.context_seen)
-        self.context_seen += np.bincount(self.contexts.ravel(), minlength=size)
-        self.context_ones += np.bincount(self.contexts[:, bits > 0].ravel(), minlength=size)
+        self.weights += self.stretched.dot(wrong) // (_RATE * _UNIT * len(bits))
+        zeros, ones = np.bincount((self.contexts + _CONTEXTS * bits).ravel(), minlength=2 * _CONTEXTS).reshape(2, -1)
+        self.context_seen += zeros
+        self.context_seen += ones
+        self.context_ones += ones
         self.past[self.step, self.start : self.stop] = bits
         self.row_ones[self.start : self.stop] += bits
-        self.shares[self.step] = int(self.past[self.step, : self.stop].sum()) * _ONE // self.stop
+        ones_now = int(np.count_nonzero(bits))
+        self.column_ones = ones_now + (self.column_ones if self.start else 0)
+        self.shares[self.step] = self.column_ones * _ONE // self.stop
         self.coded += len(bits)
-        self.ones += int(bits.sum())
+        self.ones += ones_now
 
     def _contexts(self, before: int) -> np.ndarray:
-        """What is known of each row, int64 [contexts, rows]; each context counts from 0."""
+        """What is known of each row, as places in the counts of all contexts, int64 [len(_OFFSETS), rows]."""
         step, lag, part = self.step, self.lag, slice(self.start, self.stop)
-        near = self.past[step - 1, part] + 2 * self.past[step - lag, part] + 4 * self.past[step - lag + 1, part]
-        near += 8 * self.past[step - lag - 1, part] + 16 * self.past[step - 2, part]
-        near = near.astype(np.int64)
-        row = _classes((_ONE * self.row_ones[part] + 4 * before) // (step - lag - 1 + 4))
-        last, lagged = int(self.shares[step - 1]), int(self.shares[step - lag])
-        here = (int(self.shares[step]) * self.start + 8 * (last + lagged)) // (self.start + 16)
-        column, left, up = _classes(np.array([here, last, lagged])).tolist()
-        contexts = [
-            np.full(len(row), column * _CLASSES + up),
-            near * _CLASSES + row,
-            row * _CLASSES + column,
-            (left * _CLASSES + up) * _CLASSES + row,
-            near * _CLASSES + column,
-        ]
-        return np.stack(contexts)
-
-
-def _classes(shares: np.ndarray) -> np.ndarray:
-    classes: np.ndarray = np.searchsorted(_SHARES, shares, side="right")
-    return classes
+        near = _NEAR.dot(self.past[[step - 1, step - lag, step - lag + 1, step - lag - 1, step - 2], part])
+        seen = step - lag - 1 + 4
+        row = (_SHARES * seen).searchsorted(_ONE * self.row_ones[part] + 4 * before, side="right")
+        last, lagged = self.shares[step - 1], self.shares[step - lag]
+        here = (self.shares[step] * self.start + 8 * (last + lagged)) // (self.start + 16)
+        column, left, up = (bisect_right(_BOUNDS, share) for share in (here, last, lagged))
+        if self.contexts.shape[1] != len(row):
+            self.contexts = np.empty((len(_OFFSETS), len(row)), np.int64)
+        contexts = self.contexts
+        contexts[0] = _OFFSETS[0] + column * _CLASSES + up
+        np.add(near, row + _OFFSETS[1], out=contexts[1])
+        np.add(row * _CLASSES, _OFFSETS[2] + column, out=contexts[2])
+        np.add(row, _OFFSETS[3] + (left * _CLASSES + up) * _CLASSES, out=contexts[3])
+        np.add(near, _OFFSETS[4] + column, out=contexts[4])
+        return contexts
