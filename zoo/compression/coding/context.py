@@ -150,8 +150,9 @@ class _Mixture:
         np.floor_divide(ones, self.context_seen.take(contexts) + 2, out=chances[1:])
         self.stretched = _STRETCH.take(chances >> 4)
         mixed = self.weights.dot(self.stretched) // _WEIGHT
-        self.foretold = _SQUASH.take(mixed + _FAR, mode="clip")
-        return self.foretold
+        foretold: np.ndarray = _SQUASH.take(mixed + _FAR, mode="clip")
+        self.foretold = foretold
+        return foretold
 
     def learn(self, bits: np.ndarray) -> None:
         """Take in the bits that were foretold last."""
