@@ -453,3 +453,11 @@ class TestManners:
         assert done.stdout == ""
         assert done.stderr.startswith("zoo: error: no model is called 'lenet'.")
         assert done.stderr.count("\n") == 1
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+    def test_a_full_disk_is_one_sentence(self) -> None:
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "zoo", "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert (done.returncode, done.stderr) == (1, "zoo: error: No space left on device (standard output).\n")

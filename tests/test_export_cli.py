@@ -1,5 +1,6 @@
 """`zoo export`: a stored network into every format, compared on real images; one sentence for what is wrong."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -150,3 +151,18 @@ def test_a_model_of_timm_without_a_data_set_comes_with_timm_s_own_preprocessing(
     words = export_runs.metadata(trained)
     assert words["dataset"] == "not stated"
     assert json.loads(words["mean"]) == list(trained.preprocess.mean)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "lenet5.onnx"
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", full)
+        status = cli.main(["export", "lenet5", "--dataset", "mnist", "--out", str(path)])
+    assert status == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"zoo: error: No space left on device ({path})."
+    assert not list(tmp_path.glob("*lenet5*"))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from zoo.report import Table
     from zoo.weights import Card
 
+FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 app = typer.Typer(
@@ -73,6 +74,11 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
         return 0
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _complain(f"{error.strerror} ({error.filename or 'while reading or writing'}).")
+        return FAILED
     except Exception as error:
         told = getattr(error, "format_message", None)  # what all of typer's usage errors have, and nothing else
         if told is None:
@@ -304,7 +310,7 @@ def predict(
         chat(f"{wrong} of {len(found)} images are dark on light, and {models[0].dataset} is light on dark: {what}")
     _print(predictions_table(found, names, whole=format in ("csv", "json")), format)
     if any(prediction.fault is not None for prediction in found):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -333,7 +339,7 @@ def verify(
         differences[stem] = verify_card(folder / f"{stem}.json", accuracy=accuracy)
     _print(verification_table(differences), format)
     if any(differences.values()):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 @app.command()

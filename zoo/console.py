@@ -5,12 +5,15 @@ import sys
 
 
 def write(text: str) -> None:
-    """Write results to stdout."""
+    """Write results to stdout. OSError passes on, but for that of a closed pipe."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         drop_output()
+        if not isinstance(error, BrokenPipeError):
+            error.filename = "standard output"
+            raise
 
 
 def drop_output() -> None:

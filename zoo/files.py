@@ -10,7 +10,8 @@ from pathlib import Path
 def write_atomically(path: str | Path, data: bytes | str) -> None:
     """Write `data` under a temporary name beside `path`, sync it, rename it, sync the folder.
 
-    At any failure (disk full, I/O error, Ctrl-C) the old file is intact and the temporary one gone; OSError passes on.
+    At any failure (disk full, I/O error, Ctrl-C) the old file is intact and the temporary one gone; OSError passes on,
+    with the name of a file.
     """
     write_chunks_atomically(path, [data.encode() if isinstance(data, str) else data])
 
@@ -30,8 +31,10 @@ def write_chunks_atomically(path: str | Path, chunks: Iterable[bytes | memoryvie
             os.close(descriptor)
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)
         raise
 
 
