@@ -109,7 +109,7 @@ CPU = (
     Training("mobilenetv1_100", "cifar10", "quick", 3, tag="cpu"),
     Training("mobilenetv2_100", "cifar10", "quick", 3, tag="cpu"),
     Training("vgg16_bn", "cifar10", "quick", 3, tag="cpu", batch_size=512),
-    Training("googlenet", "cifar10", "quick", 3, tag="cpu"),
+    Training("googlenet", "cifar10", "quick", 2, tag="cpu"),
     Training("mobilenetv1_100", "mnist", "mnist", 1),
     Training("googlenet", "mnist", "mnist", 1),
     Training("squeezenet1_1", "cifar10", "quick", 8, seeds=3, tag="cpu"),
