@@ -245,7 +245,8 @@ def _as_cut(row: Row, card: Card) -> Row:
     """The row of a network that was made smaller than the one of its name: its card says what is left."""
     counts: dict[str, Any] = {"params": card.params, "macs": card.macs, "flops": 2 * card.macs}
     others = [column for column in COST_COLUMNS if column not in counts]
-    reason = "of the whole network only; channels were removed from this one"
+    change = "norms were folded in" if card.macs == row.macs else "channels were removed from"
+    reason = f"of the whole network only; {change} this one"
     return replace(
         row, **counts | dict.fromkeys(others, None), missing={**row.missing, **dict.fromkeys(others, reason)}
     )
