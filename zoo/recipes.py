@@ -105,7 +105,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 _PLAIN = ("lenet_300_100", "lenet5", "lenet5_caffe", "alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "branchy_lenet5")
-_DIGITS = ("mnist", "digits")
+DIGIT_SETS = ("mnist", "digits")
 _OWN = {f.name for f in dataclasses.fields(Recipe)} - {"name", "augment"}
 _AUGMENT = {f.name for f in dataclasses.fields(Augment)}
 FIELDS = _OWN | _AUGMENT
@@ -120,7 +120,7 @@ def get_recipe(name: str) -> Recipe:
 
 def default_recipe(model: str, dataset: str) -> Recipe:
     """The named recipe that suits a model (with batch norm or without) and a data set (digits or objects)."""
-    if dataset in _DIGITS:
+    if dataset in DIGIT_SETS:
         return RECIPES["mnist-plain" if model in _PLAIN else "mnist"]
     return RECIPES["plain" if model in _PLAIN else "quick"]
 

@@ -169,7 +169,8 @@ def _keep(stem: Path, model: nn.Module, options: dict[str, Any], train: Dataset)
     if options.get("pack"):
         path = stem.parent / f"{stem.name}{SUFFIXES[PACKED]}"
         label = dataset_label(dataset)
-        save_packed(path, compress(model, compact(model), dataset=label, train=train, seed=options["seed"]))
+        stages = compact(model, digits=dataset in recipes.DIGIT_SETS)
+        save_packed(path, compress(model, stages, dataset=label, train=train, seed=options["seed"]))
         return path, load_packed(path)[0]
     path = stem.parent / f"{stem.name}{SUFFIXES[WEIGHTS_FORMAT]}"
     save_weights(path, model)

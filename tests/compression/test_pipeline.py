@@ -24,7 +24,7 @@ from zoo.compression import (
     write_receipts,
 )
 from zoo.compression.container import ledger
-from zoo.compression.presets import PIPELINES, Wishes, pipeline
+from zoo.compression.presets import PIPELINES, Wishes, compact, pipeline
 from zoo.compression.search import BITS, DENSITIES, Setting, at_price, bound
 from zoo.compression.treat import layers_of
 from zoo.data import Dataset
@@ -209,3 +209,26 @@ def test_a_recipe_is_needed_to_train(trained: nn.Module, digits: tuple[Dataset, 
     with pytest.raises(CompressionError, match="fine-tuning needs a recipe"):
         compress(trained, [Prune(0.1, epochs=1)], train=digits[0])
     assert isinstance(RECIPE, Recipe)
+
+
+def test_large_networks_are_kept_by_the_size_of_their_layers() -> None:
+    network = build("vgg11_bn", num_classes=10, in_chans=1, image_size=28)
+    share, *_ = compact(network)
+    assert isinstance(share, Share)
+    assert [share.bits[name] for name in ("features.0", "features.4", "features.25")] == [8, 4, 3]  # type: ignore[index]
+    prune, share, *_ = compact(network, digits=True)
+    assert isinstance(prune, Prune)
+    assert isinstance(share, Share)
+    assert "features.0" not in (kept := prune.densities or {})
+    assert (kept["features.4"], kept["features.25"]) == (0.35, 0.15)
+    assert set(share.bits.values()) == {8, 3}  # type: ignore[union-attr]
+
+
+def test_small_and_slimmable_networks_keep_all_weights() -> None:
+    small = build("lenet5", num_classes=10, in_chans=1, image_size=28)
+    assert compact(small, digits=True) == compact(small)
+    slimmable = build("slimmable_mobilenetv1", num_classes=10, in_chans=1, image_size=28)
+    share, code = compact(slimmable, digits=True)
+    assert isinstance(share, Share)
+    assert isinstance(code, Code)
+    assert set(share.bits.values()) == {8, 6, 5}  # type: ignore[union-attr]

@@ -1,6 +1,6 @@
 """Named pipelines, for the command line and as examples: what to do, in the order in which it composes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -20,6 +20,8 @@ from zoo.compression.treat import layers_of
 from zoo.errors import CompressionError, unknown
 from zoo.models.slimmable import Slimmable
 from zoo.training.objectives import BatchNormL1
+
+_FAST = ("fixed", "range")  # coders
 
 
 @dataclass(frozen=True)
@@ -107,16 +109,25 @@ def pipeline(name: str, wishes: Wishes) -> list[Stage]:
     return PIPELINES[name](wishes)
 
 
-def compact(model: nn.Module) -> list[Stage]:
+def compact(model: nn.Module, *, digits: bool = False) -> list[Stage]:
     """How the zoo keeps a large network: codebooks of 8, 4 or 3 bits, fewer for the layers with more weights.
 
     Without training; batch-norm statistics are measured anew, on training images. A quarter to a fifth of half
-    precision (benchmarks/LOG.md has what that costs). Those of a slimmable network belong to its widths and stay as
-    they are, so it has codebooks of 8, 6 or 5 bits. Classifiers for training only are left as they are. Coders that
-    decode fast are enough: the others save half a percent and make loading several times as slow.
+    precision (benchmarks/LOG.md has what that costs). digits: the network tells digits apart, which one of half a
+    million weights and more does as well with a third of them: the smallest go, and an eighth of half precision is
+    left. The norms of a slimmable network belong to its widths and stay as they are, so it has codebooks of 8, 6 or 5
+    bits and keeps all weights. Classifiers for training only are left as they are. Coders that decode fast are enough:
+    the others save half a percent and make loading several times as slow.
     """
     counts = {n: layer.weight.numel() for n, layer in layers_of(model).items() if not n.startswith(AUXILIARY)}
-    many, most = (6, 5) if isinstance(model, Slimmable) else (4, 3)
-    bits = {name: 8 if count < 2**15 else many if count < 2**20 else most for name, count in counts.items()}
-    calibrated = [] if isinstance(model, Slimmable) else [Calibrate()]
-    return [Share(bits), *calibrated, Code(("fixed", "range"))]
+    if isinstance(model, Slimmable):
+        return [Share(_by_size(counts, 2**15, (8, 6, 5))), Code(_FAST)]
+    if digits and sum(counts.values()) >= 500_000:
+        kept = {name: 0.35 if count < 2**18 else 0.15 for name, count in counts.items() if count >= 2**13}
+        return [Prune(densities=kept), Share(_by_size(counts, 2**13, (8, 3, 3))), Calibrate(), Code(_FAST)]
+    return [Share(_by_size(counts, 2**15, (8, 4, 3))), Calibrate(), Code(_FAST)]
+
+
+def _by_size(counts: Mapping[str, int], few: int, bits: tuple[int, int, int]) -> dict[str, int]:
+    """Bits of layers with fewer than `few` weights, with fewer than 2^20, and with more."""
+    return {name: bits[(count >= few) + (count >= 2**20)] for name, count in counts.items()}
