@@ -112,20 +112,23 @@ def pipeline(name: str, wishes: Wishes) -> list[Stage]:
 def compact(model: nn.Module, *, digits: bool = False) -> list[Stage]:
     """How the zoo keeps a large network: codebooks of 8, 4 or 3 bits, fewer for the layers with more weights.
 
-    Without training; batch-norm statistics are measured anew, on training images. A quarter to a fifth of half
-    precision (benchmarks/LOG.md has what that costs). digits: the network tells digits apart, which one of half a
-    million weights and more does as well with a third of them: the smallest go, and an eighth of half precision is
-    left. The norms of a slimmable network belong to its widths and stay as they are, so it has codebooks of 8, 6 or 5
-    bits and keeps all weights. Classifiers for training only are left as they are. Coders that decode fast are enough:
-    the others save half a percent and make loading several times as slow.
+    Without training; of layers of a million weights the smallest three quarters go; batch-norm statistics are measured
+    anew, on training images. A quarter to a tenth of half precision (benchmarks/LOG.md has what that costs). digits:
+    the network tells digits apart, which one of half a million weights and more does as well with a third of them.
+    The norms of a slimmable network belong to its widths and stay as they are, so it has codebooks of 8, 6 or 5 bits
+    and keeps all weights. Classifiers for training only are left as they are. Coders that decode fast are enough: the
+    others save half a percent and make loading several times as slow.
     """
     counts = {n: layer.weight.numel() for n, layer in layers_of(model).items() if not n.startswith(AUXILIARY)}
     if isinstance(model, Slimmable):
         return [Share(_by_size(counts, 2**15, (8, 6, 5))), Code(_FAST)]
     if digits and sum(counts.values()) >= 500_000:
         kept = {name: 0.35 if count < 2**18 else 0.15 for name, count in counts.items() if count >= 2**13}
-        return [Prune(densities=kept), Share(_by_size(counts, 2**13, (8, 3, 3))), Calibrate(), Code(_FAST)]
-    return [Share(_by_size(counts, 2**15, (8, 4, 3))), Calibrate(), Code(_FAST)]
+        share = Share(_by_size(counts, 2**13, (8, 3, 3)))
+    else:
+        kept = {name: 0.25 for name, count in counts.items() if count >= 2**20}
+        share = Share(_by_size(counts, 2**15, (8, 4, 3)))
+    return [*([Prune(densities=kept)] if kept else []), share, Calibrate(), Code(_FAST)]
 
 
 def _by_size(counts: Mapping[str, int], few: int, bits: tuple[int, int, int]) -> dict[str, int]:
