@@ -7,7 +7,7 @@ a layer or for each output, symmetric or with a zero point. Non-uniform: k-means
 variant with the fewest errors on the images held out is taken at each width, as it is and after --epochs of training
 through the rounding, or of the centroids, on images as they are. It is stored twice, in as many bits as its codes have
 ("fixed") and Huffman coded; biases stay in fp32. Files are read back by a fresh process and scored on all test images.
-About three minutes on one core; writes results/quantized_mlp.jsonl.
+About two minutes on one core; writes results/quantized_mlp.jsonl.
 """
 
 import sys

@@ -218,6 +218,15 @@ class TestOmittedDigit:
         assert ", as in the paper" in script.finding(self.results(980))
         assert "unlike in the paper" in script.finding(self.results(90))
 
+    def test_the_picture_has_a_curve_for_each_that_has_something_unseen(self) -> None:
+        script = import_module("omitted_digit")
+        curve = [1000, *[200] * 80]
+        results = [line | {"held_out": 5000, "held_out_errors": curve} for line in self.results(980)]
+        (panel,) = script.picture(results).panels
+        assert [line.label for line in panel.lines] == ["soft targets", "labels"]
+        assert panel.lines[0].points[0] == (-20.0, 20.0)
+        assert panel.lines[0].points[-1] == (20.0, 4.0)
+
     def test_the_shift_moves_what_was_never_seen(self) -> None:
         import torch
         from torch import nn
@@ -237,8 +246,10 @@ class TestOmittedDigit:
                 return scores[: len(images)]
 
         digits = tuple(d for d in range(10) if d != 3)
-        shift = script.best_shift(Fixed(), held_out, digits)
+        wrong = script.errors_by_shift(Fixed(), held_out, digits)
+        shift = float(script.SHIFTS[wrong.index(0)])
         assert 1 <= shift <= 6
+        assert (wrong[0], wrong[200], wrong[-1]) == (3, 3, 1)
         found = script.errors(Fixed(), held_out, digits, shift)
         assert (found["errors"], found["unseen"], found["unseen_errors"]) == (3, 3, 3)
         assert (found["errors_shifted"], found["unseen_errors_shifted"]) == (0, 0)
