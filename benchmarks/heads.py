@@ -7,7 +7,7 @@ One trunk, three 3x3 convolutions with batch norm to 16, 32 and 64 maps and two 
 layer on all of the 64 maps' pixels; two with 256 units between. The last two with and without dropout (0.5) before
 each fully connected layer. Trained from new weights by SGD with momentum 0.9, no augmentation, on 3,000 training
 images, so that there is something to overfit; the rate is that of three with the fewest errors on other training
-images held out, first seed. All test images are scored once for each seed. Four minutes on two cores; writes
+images held out, first seed. All test images are scored once for each seed. Three minutes on one core; writes
 results/heads.jsonl.
 """
 

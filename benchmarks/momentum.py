@@ -5,7 +5,7 @@
 LeNet-300-100 from new weights on 20,000 training images as they are, SGD in batches of 128, no decay, no average of the
 weights, a constant rate: that of the same seven with the fewest errors on images held out, first seed. Heavy ball
 (Polyak 1964) steps along the running sum of the gradients; Nesterov's form (Sutskever et al. 2013, section 2) looks
-ahead along it. At the rate chosen, all seeds are trained, and scored once on all test images. Three minutes on one
+ahead along it. At the rate chosen, all seeds are trained, and scored once on all test images. Two minutes on one
 core; writes results/momentum.jsonl.
 """
 
