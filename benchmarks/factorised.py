@@ -8,7 +8,7 @@ quarter of the resolution), global average pooling, one linear layer. Each of th
 and ReLU follow each convolution. The first of two widens, so that two 3x3 save less here than the papers' 28 %, which
 is that of equal widths. Trained from new weights by the recipe `quick` on 10,000 training images; nothing is chosen.
 All test images are scored once for each seed. Speed: time of the 5x5 network over that of the other, forward passes in
-fp32, blocks of both alternating, so that above 1 is a gain. Three minutes on one core; writes results/factorised.jsonl.
+fp32, blocks of both alternating, so that above 1 is a gain. Four minutes on one core; writes results/factorised.jsonl.
 """
 
 import sys
