@@ -111,7 +111,7 @@ CPU = (
     Training("vgg16_bn", "cifar10", "quick", 3, tag="cpu", batch_size=512),
     Training("googlenet", "cifar10", "quick", 2, tag="cpu"),
     Training("mobilenetv1_100", "mnist", "mnist", 4),
-    Training("googlenet", "mnist", "mnist", 1),
+    Training("googlenet", "mnist", "mnist", 2),
     Training("squeezenet1_1", "cifar10", "quick", 8, seeds=3, tag="cpu"),
     Training("vgg11_bn", "mnist", "mnist", 4, seeds=3, batch_size=512),
     Training("lenet_300_100", "mnist", "mnist-plain", 40),
