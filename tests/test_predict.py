@@ -332,6 +332,13 @@ class TestNamesOfModels:
             load_trained(card, "cifar10")
         assert load_trained(card).dataset == dataset_label("digits")
 
+    def test_a_folder_called_as_a_model(self, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "lenet5").mkdir()
+        monkeypatch.chdir(tmp_path)
+        assert load_trained("lenet5", "digits").dataset == dataset_label("digits")
+        with pytest.raises(WeightError, match="lenet5 holds 0 cards"):
+            load_trained("./lenet5", "digits")
+
     def test_a_packed_file_that_does_not_say_what_it_is_about(self, tmp_path: Path) -> None:
         packed = tmp_path / "alone.zpk"
         packed.write_bytes(pack(model_of("lenet5", "digits"), name="lenet5", num_classes=10, image=(1, 28, 28)))

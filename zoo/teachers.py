@@ -43,10 +43,9 @@ def load_teacher(source: str, dataset: str) -> nn.Module:
 
     Raises what create_model, load_packed and read_card raise, and WeightError for a folder without one card.
     """
-    path = Path(source)
-    if path.suffix == ".zpk":
-        return load_packed(path)[0]
-    if (card_path := named_card(path)) is not None:
+    if Path(source).suffix == ".zpk":
+        return load_packed(source)[0]
+    if (card_path := named_card(source)) is not None:
         card = read_card(card_path)
         return load_for_card(card, card_path.parent / card.file)
     name, _, tag = source.partition("@")

@@ -9,7 +9,7 @@ from zoo.cards import Card, dataset_label, read_card
 from zoo.compression import load_packed
 from zoo.data import Preprocess, dataset_info
 from zoo.errors import WeightError
-from zoo.registry import architecture
+from zoo.registry import architecture, architectures
 from zoo.weights import find_card, list_cards, load_for_card, weights_path
 
 NOT_CARDS = ("run.json", "receipts.json")
@@ -40,7 +40,7 @@ def load_trained(source: str, dataset: str | None = None) -> Trained:
     """
     path = Path(source)
     packed = path.suffix == ".zpk"
-    card_path = path.with_suffix(".json") if packed else named_card(path)
+    card_path = path.with_suffix(".json") if packed else named_card(source)
     if card_path is None:
         card = _stored_card(source, dataset)
         return _with_card(source, load_for_card(card, weights_path(card)), card)
@@ -51,14 +51,16 @@ def load_trained(source: str, dataset: str | None = None) -> Trained:
     return _with_card(source, load_for_card(card, path if packed else card_path.parent / card.file), card)
 
 
-def named_card(path: Path) -> Path | None:
+def named_card(source: str) -> Path | None:
     """The file of the card that a path names, itself or through its run folder; None for any other path.
 
+    A model's name is the model, also where a folder is called so: that one is ./NAME.
     Raises WeightError for a folder without exactly one.
     """
+    path = Path(source)
     if path.suffix == ".json":
         return path
-    if not path.is_dir():
+    if source in architectures() or not path.is_dir():
         return None
     cards = [file for file in sorted(path.glob("*.json")) if file.name not in NOT_CARDS]
     if len(cards) != 1:
