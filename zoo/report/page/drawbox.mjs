@@ -58,13 +58,14 @@ function player(plain, dataset) {
 // One network a turn of the event loop, so that the pen never waits for all; a newer stroke ends the older round.
 async function answerAll(players, state, bits) {
   const turn = ++state.turn;
+  byId("answers").setAttribute("aria-busy", "true");
   state.inked = state.pixels.some((ink) => ink > 0);
   for (const one of players) {
     await new Promise((resume) => setTimeout(resume));
     if (turn !== state.turn) return;
     answerOne(one, state, bits);
   }
-  byId("answers").dataset.turn = turn;
+  byId("answers").setAttribute("aria-busy", "false");
 }
 
 function answerOne(one, { pixels, inked }, bits) {
