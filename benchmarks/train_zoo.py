@@ -85,7 +85,7 @@ class Training:
         return card_stem(self.model, self.dataset, self.tag)
 
 
-# What two cores do in about six hours. CIFAR-10 is cut short there, so those weights carry the tag `cpu`.
+# What two cores do in about eight hours by the cards. CIFAR-10 is cut short there: those weights carry the tag `cpu`.
 CPU = (
     Training("resnet20", "mnist", "mnist", 4),
     Training("lenet5", "cifar10", "plain", 60, seeds=3),
