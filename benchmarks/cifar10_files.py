@@ -1,11 +1,11 @@
-"""CIFAR-10 in few bytes: networks of the zoo pruned, shared and coded, each file read back by a fresh process.
+"""CIFAR-10 in few bytes: networks of the zoo rounded or pruned, and coded; each file read back by a fresh process.
 
     python benchmarks/cifar10_files.py [--only resnet20.small] [--out FILE] [--files FOLDER]
 
 Every pipeline starts from the zoo's own weights and trains on all 50,000 training images, so that nothing is chosen by
 what comes out; the test set is scored at the end, by another process. Writes results/cifar10_files.jsonl, one line a
-pipeline, and the files themselves, each with its card, to --files. On one core: resnet20 takes an hour, the others a
-quarter to half an hour.
+pipeline, and the files themselves, each with its card, to --files. On one core: resnet20 takes an hour and more, the
+others half an hour.
 """
 
 import dataclasses
@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from experiments import keep, run_named
 from torch import nn
 
 import zoo
-from zoo.compression import Code, FoldBatchNorm, Prune, Share, compress
+from zoo.compression import Calibrate, Code, FoldBatchNorm, Halve, Prune, Quantize, Share, compress
 from zoo.compression.stage import Stage
 from zoo.compression.treat import layers_of
 from zoo.recipes import get_recipe
@@ -31,8 +31,10 @@ from zoo.weights import find_card
 
 # A step of Muon costs what the weights cost, whatever the batch; half the rate of the first training.
 RECIPE = dataclasses.replace(get_recipe("quick"), lr=0.01)
+AGAIN = get_recipe("quick")  # at its full rate: the rounded weights are to move to other steps
 WIDE = dataclasses.replace(RECIPE, batch_size=512)
 CENTROIDS_LR = 5e-4
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,37 @@ class Pipeline:
         return f"{self.model}.{self.variant}"
 
 
-def by_size(
+def by_size(model: nn.Module, settings: Sequence[tuple[int, T]]) -> dict[str, T]:
+    """The setting of each layer but the first and the last: (up to so many weights, setting), ascending."""
+    _, *inner, _ = ((name, layer.weight.numel()) for name, layer in layers_of(model).items())
+    return {name: next(setting for most, setting in settings if count <= most) for name, count in inner}
+
+
+def ends(model: nn.Module, setting: T) -> dict[str, T]:
+    """The setting of the first layer and the last."""
+    first, *_, last = layers_of(model)
+    return {first: setting, last: setting}
+
+
+def rounded(model: nn.Module, bits: Sequence[tuple[int, int]], ends_bits: int, epochs: int) -> list[Stage]:
+    """Train through the rounding to a grid a channel, of few bits where there are many weights; nothing is pruned.
+
+    Two bits are -1, 0 and 1 times a scale. The norms' factors go into the scales.
+    """
+    all_bits = by_size(model, bits) | ends(model, ends_bits)
+    trained = Quantize(all_bits, range="mse", epochs=epochs, scales="recomputed")
+    return [trained, Calibrate(), FoldBatchNorm(), Halve(), Code()]
+
+
+def pruned(
     model: nn.Module, densities: Sequence[tuple[int, float]], bits: int, ends_bits: int, epochs: tuple[int, int]
 ) -> list[Stage]:
     """Prune layers by how many weights they have, fold the norms, share `bits`; the two ends keep all and `ends_bits`.
 
-    densities: (up to so many weights, kept share), ascending. epochs: of pruning, of centroids.
+    epochs: of pruning, of centroids.
     """
-    counts = {name: layer.weight.numel() for name, layer in layers_of(model).items()}
-    first, *inner, last = counts
-    kept = {name: next(share for most, share in densities if counts[name] <= most) for name in inner}
-    shared = dict.fromkeys(inner, bits) | {first: ends_bits, last: ends_bits}
+    kept = by_size(model, densities)
+    shared = dict.fromkeys(kept, bits) | ends(model, ends_bits)
     return [
         Prune(densities=kept, schedule="gradual", ramp=0.5, epochs=epochs[0]),
         FoldBatchNorm(),
@@ -79,17 +101,17 @@ def by_size(
 PIPELINES = (
     Pipeline(
         "resnet20", "small",
-        lambda model: by_size(model, ((4_000, 0.6), (10_000, 0.45), (40_000, 0.3)), 3, 5, (28, 2)),
-        max_bytes=66_000, max_error=0.085,
+        lambda model: rounded(model, ((10_000, 3), (40_000, 2)), 5, 36),
+        max_bytes=66_000, max_error=0.085, recipe=AGAIN,
     ),
     Pipeline(
         "squeezenet1_1", "small",
-        lambda model: by_size(model, ((10_000, 0.6), (40_000, 0.4), (10**6, 0.3)), 4, 6, (4, 1)),
+        lambda model: rounded(model, ((20_000, 4), (100_000, 3), (10**6, 2)), 5, 6),
         min_ratio=12, max_loss=0.005,
     ),
     Pipeline(
         "vgg11_bn", "small",
-        lambda model: by_size(model, ((100_000, 0.4), (600_000, 0.2), (10**7, 0.04)), 4, 6, (5, 1)),
+        lambda model: pruned(model, ((100_000, 0.4), (600_000, 0.2), (10**7, 0.04)), 4, 6, (5, 1)),
         min_ratio=40, max_loss=0.005, recipe=WIDE,
     ),
 )  # fmt: skip
@@ -110,7 +132,7 @@ def run(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     train = zoo.load_dataset("cifar10", "train")
     stages = pipeline.stages(model)
     with subnormals_flushed():
-        packed = compress(model, stages, dataset="cifar10", train=train, recipe=pipeline.recipe)
+        packed = compress(model, stages, dataset="cifar10", train=train, recipe=pipeline.recipe, spoken=True)
     result: dict[str, Any] = {
         "model": pipeline.model,
         "variant": pipeline.variant,

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from zoo import registry
 from zoo.compression.fold import FoldBatchNorm, fold_batch_norm, foldable
+from zoo.compression.forms import Plain, Scaled, forms_of, values
 from zoo.compression.prune import Prune
+from zoo.compression.quantize import Quantize
 from zoo.compression.stage import Workbench
 from zoo.errors import CompressionError
 
@@ -93,3 +95,51 @@ def test_pruned_weights_stay_zero_and_masked() -> None:
     before, after = sparse.get_submodule(layer), folded.get_submodule(layer)
     assert torch.equal(before.weight == 0, after.weight == 0)
     assert hasattr(after, "parametrizations")
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_grid_takes_the_factors_into_its_scales(bits: int, per_channel: bool) -> None:
+    torch.manual_seed(0)
+    model = roughened(Mixed())
+    model.zoo_origin = registry.Origin("mixed", 6, *IMAGE[:2])
+    model.float().plain_norm.weight.data[:3] *= -1
+    quantized = Quantize(bits, per_channel=per_channel).apply(Prune(0.5).apply(model, Workbench()).model, Workbench())
+    before = forms_of(quantized.model)
+    folded = FoldBatchNorm().apply(quantized.model, Workbench()).model
+    after = forms_of(folded)
+    for name in ("plain", "twice_read", "repeated"):
+        old, new = before[f"{name}.weight"], after[f"{name}.weight"]
+        assert isinstance(old, Scaled)
+        assert isinstance(new, Scaled)
+        flip = torch.where(torch.arange(6) < 3, -1, 1) if name == "plain" else torch.ones(6, dtype=torch.int64)
+        steps, scaled = old.codes - old.zero.reshape(-1, 1, 1, 1), new.codes - new.zero.reshape(-1, 1, 1, 1)
+        assert torch.equal(steps * flip.reshape(-1, 1, 1, 1), scaled)
+    assert len(after["plain.weight"].scale) == 6
+    images_NCHW = torch.randn(2, *IMAGE)
+    torch.testing.assert_close(folded(images_NCHW), quantized.model(images_NCHW), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_a_zero_point_stays_where_no_factor_is_negative(negative: bool) -> None:
+    model = roughened(Mixed()).float()
+    model.zoo_origin = registry.Origin("mixed", 6, *IMAGE[:2])
+    model.plain_norm.weight.data = model.plain_norm.weight.data.abs()
+    model.plain_norm.weight.data[0] *= -1 if negative else 1
+    quantized = Quantize(4, symmetric=False).apply(model, Workbench()).model
+    folded = FoldBatchNorm().apply(quantized, Workbench()).model
+    assert isinstance(forms_of(folded)["plain.weight"], Plain if negative else Scaled)
+    images_NCHW = torch.randn(2, *IMAGE)
+    torch.testing.assert_close(folded(images_NCHW), quantized(images_NCHW), rtol=1e-4, atol=1e-4)
+
+
+def test_a_channel_that_its_norm_silences_is_zero() -> None:
+    model = roughened(Mixed()).float()
+    model.zoo_origin = registry.Origin("mixed", 6, *IMAGE[:2])
+    model.plain_norm.weight.data[2] = 0
+    quantized = Quantize(3).apply(model, Workbench()).model
+    folded = FoldBatchNorm().apply(quantized, Workbench()).model
+    weight = values(forms_of(folded)["plain.weight"])
+    assert bool((weight[2] == 0).all())
+    assert bool(weight[3].any())
+    torch.testing.assert_close(folded.plain.weight.detach(), weight, rtol=0, atol=0)

@@ -8,6 +8,7 @@ from zoo.compression.binary import Binarize
 from zoo.compression.calibrate import Calibrate
 from zoo.compression.container import load_packed
 from zoo.compression.fold import FoldBatchNorm
+from zoo.compression.halve import Halve
 from zoo.compression.pipeline import Code, Huffman, Packed, compress, save_packed
 from zoo.compression.prune import Prune
 from zoo.compression.quantize import Quantize
@@ -28,6 +29,7 @@ __all__ = [
     "Code",
     "DropLayers",
     "FoldBatchNorm",
+    "Halve",
     "Huffman",
     "LayerReceipt",
     "LearnSwitches",

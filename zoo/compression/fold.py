@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.compression.forms import materialise
+from zoo.compression.quantize import Grid
 from zoo.compression.stage import Treated, Workbench
 from zoo.compression.structured.graph import image_of
 from zoo.compression.structured.rules import NORMS, tensors
 from zoo.compression.structured.shrink import keep_zeros
+from zoo.compression.treat import layers_of, made_of, put
 from zoo.cost.subject import blank_image, image_fits, left_as_it_was
 from zoo.registry import Image
 
@@ -23,19 +25,18 @@ class FoldBatchNorm:
     """Fold each BatchNorm2d into the convolution that alone feeds it (arXiv:1712.05877, section 3.2).
 
     How: weight * g / s and (bias - mean) * g / s + b, for the norm's scale g, shift b and running s = sqrt(var + eps).
-    An identity takes the norm's place. Exact up to rounding in eval mode. With other stages: before quantisation, and
-    after all training, which needs the norms. Weights of compressed form become plain ones, since the fold changes
-    their values; pruned weights stay zero.
+    An identity takes the norm's place. Exact up to rounding in eval mode. With other stages: after all training, which
+    needs the norms; before `Share`, and before `Quantize` without training. A layer that `Quantize` has trained keeps
+    its whole numbers, the norm's factors going into its scales, one a channel then; with a zero point that holds where
+    no factor is negative. Other weights of compressed form become plain ones, since the fold changes their values;
+    pruned weights stay zero.
     A model without batch norm is left as it is, and the receipt says so.
     """
 
     def apply(self, model: nn.Module, work: Workbench) -> Treated:
         """The copy of a model with its norms folded."""
-        folded = materialise(deepcopy(model))
-        pairs = foldable(folded, image_of(model, work))
-        for norm, convolution in pairs.items():
-            _fold(folded, convolution, norm)
-        keep_zeros(model, folded)
+        folded, pairs, factors = _folded(model, image_of(model, work))
+        _keep_grids(model, folded, factors)
         left = [n for n, m in folded.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         layers = {convolution: f"took in {norm}" for norm, convolution in pairs.items()}
         untreated = dict.fromkeys(left, "no convolution feeds it, and it alone")
@@ -47,11 +48,7 @@ def fold_batch_norm(model: nn.Module, image: Image | None = None) -> nn.Module:
 
     image: (C, H, W) to trace it with, needed for a network that was not built by its name.
     """
-    folded = materialise(deepcopy(model))
-    for norm, convolution in foldable(folded, image or image_of(model, Workbench())).items():
-        _fold(folded, convolution, norm)
-    keep_zeros(model, folded)
-    return folded
+    return _folded(model, image or image_of(model, Workbench()))[0]
 
 
 def foldable(model: nn.Module, image: Image) -> dict[str, str]:
@@ -110,8 +107,29 @@ class _Recorder(TorchDispatchMode):
             self.kept.append(tensor)
 
 
+def _folded(model: nn.Module, image: Image) -> tuple[nn.Module, dict[str, str], dict[str, Tensor]]:
+    """(a folded copy with plain weights, norm -> convolution, float64 [C] by convolution: what took in its norm)."""
+    folded = materialise(deepcopy(model))
+    pairs = foldable(folded, image)
+    factors = {convolution: _fold(folded, convolution, norm) for norm, convolution in pairs.items()}
+    keep_zeros(model, folded)
+    return folded, pairs, factors
+
+
+def _keep_grids(model: nn.Module, folded: nn.Module, factors: dict[str, Tensor]) -> None:
+    """Put the grids of `model` on the layers of `folded`, in place, where a grid can take the factors."""
+    layers = layers_of(folded)
+    for name, layer in layers_of(model).items():
+        grid = made_of(layer)
+        if isinstance(grid, Grid):
+            scaled = grid.times(factors.get(name, torch.ones(1)))
+            if scaled is not None:
+                put(layers[name], scaled)
+
+
 @torch.no_grad()
-def _fold(model: nn.Module, convolution: str, norm: str) -> None:
+def _fold(model: nn.Module, convolution: str, norm: str) -> Tensor:
+    """Fold one norm, in place: the factors of the channels."""
     layer, statistics = model.get_submodule(convolution), model.get_submodule(norm)
     weight, bias = _tensor(layer, "weight"), _tensor(layer, "bias")
     mean, var = _tensor(statistics, "running_mean"), _tensor(statistics, "running_var")
@@ -127,6 +145,7 @@ def _fold(model: nn.Module, convolution: str, norm: str) -> None:
     layer.bias = nn.Parameter(shift.to(weight.dtype))
     parent, _, leaf = norm.rpartition(".")
     model.get_submodule(parent).add_module(leaf, nn.Identity())
+    return scale
 
 
 def _tensor(module: nn.Module, name: str) -> Tensor | None:

@@ -86,8 +86,8 @@ def _shared(wishes: Wishes) -> list[Stage]:
 
 
 def _quantised(wishes: Wishes) -> list[Stage]:
-    """A uniform grid for each filter, batch norm folded in before."""
-    return [FoldBatchNorm(), Quantize(wishes.bits, epochs=wishes.epochs), Code()]
+    """A uniform grid for each filter, trained with the norms; their factors go into its scales."""
+    return [Quantize(wishes.bits, epochs=wishes.epochs), FoldBatchNorm(), Code()]
 
 
 PIPELINES: dict[str, Callable[[Wishes], list[Stage]]] = {

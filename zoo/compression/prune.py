@@ -51,6 +51,9 @@ class Mask(Made):
     def form(self) -> Plain:
         return Plain(self().detach().cpu().contiguous())
 
+    def floats(self) -> Tensor:
+        return self.dense
+
 
 @dataclass(frozen=True)
 class Prune:

@@ -99,6 +99,31 @@ class Grid(Made):
             return Signs((codes > 0).long(), scale)
         return Scaled(codes - self.levels.low, scale, self.zero.cpu() - self.levels.low)
 
+    def floats(self) -> Tensor:
+        return self.scale
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Put the latent weights into the middle of their codes' steps, where a small change of scale leaves them."""
+        self.latent.copy_(self())
+
+    @torch.no_grad()
+    def times(self, factors_C: Tensor) -> "Grid | None":
+        """The grid of the same codes for the weight times a factor a channel, [C] or [1]; a scale of 0 becomes 1.
+
+        None where a factor is negative and the codes are not symmetric, so that the codes of the product are others.
+        """
+        if not self.levels.symmetric and bool((factors_C < 0).any()):
+            return None
+        factors_C = factors_C.to(self.scale)
+        scale = self.scale * factors_C
+        grid = copy.deepcopy(self)
+        grid.latent = nn.Parameter(self() * _over(factors_C, self.latent))
+        grid.scale = nn.Parameter(torch.where(scale == 0, 1.0, scale.abs()), requires_grad=self.scale.requires_grad)
+        grid.zero = self.zero.expand(len(scale)).clone()
+        grid.kept = self.kept & (_over(scale, self.latent) != 0)
+        return grid
+
     def _scale(self) -> Tensor:
         """Positive, of the weight's number of dimensions, with its gradient scaled down."""
         positive = self.scale.clamp_min(torch.finfo(torch.float32).tiny)

@@ -53,6 +53,9 @@ class Codebook(Made):
     def form(self) -> Shared:
         return Shared(self.codes.cpu().contiguous(), self.codebook().detach().cpu().clone())
 
+    def floats(self) -> Tensor:
+        return self.centroids
+
 
 @dataclass(frozen=True)
 class Share:

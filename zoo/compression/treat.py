@@ -31,6 +31,10 @@ class Made(nn.Module):
     def form(self) -> Form:
         raise TypeError(f"{type(self).__name__} must define form()")
 
+    def floats(self) -> Tensor | None:
+        """The float32 numbers that a file has of it, themselves; None where they are not kept as such."""
+        return None
+
     def right_inverse(self, tensor: Tensor) -> tuple[()]:
         """Called where a tensor is assigned; only one of the values that it has already can be."""
         if not torch.equal(tensor, self()):
@@ -70,7 +74,7 @@ def choose(
     chosen: dict[str, T] = {}
     reasons = _other_parts(model)
     for name, layer in layers.items():
-        made = _made_of(layer)
+        made = made_of(layer)
         if name in skip:
             reasons[name] = "left out, as asked"
         elif name not in by_name:
@@ -144,7 +148,7 @@ def values_of(setting: T | Mapping[str, T]) -> list[T]:
     return list(setting.values()) if isinstance(setting, Mapping) else [setting]
 
 
-def _made_of(layer: Layer) -> nn.Module | None:
+def made_of(layer: Layer) -> nn.Module | None:
     """The last parametrization of a layer's weight."""
     if not parametrize.is_parametrized(layer, "weight"):
         return None
