@@ -153,7 +153,8 @@ class Quantize:
     percentiles of what `calibration_images` training images give (percentile=1: from the least to the largest). The
     file stores weights alone, so a model read from it computes with unrounded inputs; the result says so.
     Costs: 4 bytes a scale; with "mse" a second or two a million weights. Fewer bits do not run faster by themselves.
-    With other stages: after `Prune`; instead of `Share`. Raises CompressionError for values out of range.
+    With other stages: after `Prune`; instead of `Share`; before `FoldBatchNorm`, so that training has the norms.
+    Raises CompressionError for values out of range.
     """
 
     bits: int | Mapping[str, int] = 8
