@@ -9,7 +9,7 @@ from structured_networks import roughened
 
 from zoo import registry
 from zoo.compression import Binarize, Code, FoldBatchNorm, ProductQuantize, Prune, Quantize, Share, compress
-from zoo.compression.forms import Plain, Scaled, Shared, forms_of, values
+from zoo.compression.forms import HasSigns, Plain, Scaled, Shared, forms_of, values
 from zoo.compression.halve import Halve
 from zoo.compression.stage import Stage, Workbench
 from zoo.errors import CompressionError
@@ -60,6 +60,16 @@ def test_what_has_no_numbers_of_its_own_is_left_and_named(stage: Stage) -> None:
     assert left
     for name in left:
         assert treated.untreated[name] == "what its weight is made of is not rounded"
+        assert torch.equal(treated.model.get_submodule(name).weight, model.get_submodule(name).weight)
+
+
+def test_a_layer_that_is_binary_by_itself_keeps_its_scales() -> None:
+    model = registry.build("xnor_lenet5", num_classes=10, image_size=28)
+    treated = Halve().apply(model, Workbench())
+    binary = [name for name, module in model.named_modules() if isinstance(module, HasSigns)]
+    assert binary
+    assert set(binary) == {name for name in treated.untreated if name in binary}
+    for name in binary:
         assert torch.equal(treated.model.get_submodule(name).weight, model.get_submodule(name).weight)
 
 

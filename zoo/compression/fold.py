@@ -26,10 +26,9 @@ class FoldBatchNorm:
 
     How: weight * g / s and (bias - mean) * g / s + b, for the norm's scale g, shift b and running s = sqrt(var + eps).
     An identity takes the norm's place. Exact up to rounding in eval mode. With other stages: after all training, which
-    needs the norms; before `Share`, and before `Quantize` without training. A layer that `Quantize` has trained keeps
-    its whole numbers, the norm's factors going into its scales, one a channel then; with a zero point that holds where
-    no factor is negative. Other weights of compressed form become plain ones, since the fold changes their values;
-    pruned weights stay zero.
+    needs the norms; before `Share`. A layer that `Quantize` has treated keeps its whole numbers, the norm's factors
+    going into its scales, one a channel then; with a zero point that holds where no factor is negative. Other weights
+    of compressed form become plain ones, since the fold changes their values; pruned weights stay zero.
     A model without batch norm is left as it is, and the receipt says so.
     """
 

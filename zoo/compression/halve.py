@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from zoo.compression.forms import HasSigns
 from zoo.compression.quantize import Grid
 from zoo.compression.stage import Treated, Workbench
 from zoo.compression.treat import Made, finished
@@ -20,8 +21,8 @@ class Halve:
 
     How: biases, norms and their statistics, the scales of `Quantize`, the values of `Share`, weights that are pruned
     or as they were; a value changes by 2^-11 of the tensor's largest at most. A tensor that float16 has not so exactly
-    (its largest value is beyond 65,504, or below 1e-4) keeps its four bytes, and so does what `Binarize` and the
-    vector quantisers have made. Costs: nothing.
+    (its largest value is beyond 65,504, or below 1e-4) keeps its four bytes, and so do the scales of binary
+    weights and what the vector quantisers have made. Costs: nothing.
     With other stages: after all training, which would give the values their other digits back.
     Raises CompressionError where there is nothing to halve.
     """
@@ -56,6 +57,8 @@ def _floats(module: nn.Module) -> dict[str, Tensor | None]:
             if isinstance(made, Grid):
                 made.settle()  # so that codes stay when scales change
             found[name] = made.floats() if isinstance(made, Made) else None
+    if isinstance(module, HasSigns):
+        found["weight"] = None
     return found
 
 

@@ -116,7 +116,7 @@ class Grid(Made):
         if not self.levels.symmetric and bool((factors_C < 0).any()):
             return None
         factors_C = factors_C.to(self.scale)
-        scale = self.scale * factors_C
+        scale = self._scale().flatten() * factors_C
         grid = copy.deepcopy(self)
         grid.latent = nn.Parameter(self() * _over(factors_C, self.latent))
         grid.scale = nn.Parameter(torch.where(scale == 0, 1.0, scale.abs()), requires_grad=self.scale.requires_grad)
