@@ -103,6 +103,7 @@ def run(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     """Compress, store, score the stored file in a fresh process: one line of results."""
     began = time.monotonic()
     images = bench("mnist", folder)
+    base = find_card(pipeline.model, "mnist")
     model = zoo.create_model(pipeline.model, dataset="mnist", pretrained=True)
     packed = compress(
         model, pipeline.stages, dataset="mnist", train=images.train, valid=images.valid, recipe=FINE_TUNING
@@ -110,11 +111,11 @@ def run(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {
         "model": pipeline.model,
         "variant": pipeline.variant,
-        "dense_bytes": packed.receipts[0].dense_bytes,
+        "dense_bytes": 4 * base.params,
         "receipts": [dataclasses.asdict(receipt) for receipt in packed.receipts],
         **keep(
             packed,
-            find_card(pipeline.model, "mnist"),
+            base,
             pipeline.variant,
             folder,
             stages=pipeline.stages,
